@@ -1,0 +1,1 @@
+"""Data: vocabularies, templates, tasks, mixtures and the layout of examples into batches."""

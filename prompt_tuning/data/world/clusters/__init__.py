@@ -1,0 +1,1 @@
+"""One module per cluster of tasks; each offers `TASKS` and `passages(rng, language, domain)`."""
