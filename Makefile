@@ -1,0 +1,64 @@
+# `make demo` and `make test` do all their own set-up; a second run of either skips it.
+#   make demo        the main job on what the repository ships: a table, a figure and run folders under runs/demo
+#   make test        format, lint and type checks, then the tests (the slow ones left out)
+#   make test-all    the same with the slow tests
+# Another interpreter: make demo PYTHON=python3.12. Another environment: make test VENV=/tmp/venv.
+
+SHELL := /bin/bash
+VENV ?= .venv
+BIN := $(VENV)/bin
+PYTEST_FLAGS ?=
+
+# The first interpreter that starts and is new enough; a pyenv shim may be there without its Python.
+ifeq ($(origin PYTHON), undefined)
+PYTHON := $(shell for p in python3.11 python3 python3.12 python3.13; do \
+	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+endif
+
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+SOURCES := prompt_tuning tests setup.py $(wildcard experiments paper_figures benchmarks)
+
+.PHONY: demo test test-all lint format types benchmark clean
+
+demo: $(VENV)/.base-stamp
+	$(BIN)/python -m prompt_tuning.demo --workdir=runs/demo
+
+test: lint types
+	$(BIN)/python -m pytest -m "not slow" $(PYTEST_FLAGS)
+
+test-all: lint types
+	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+lint: $(VENV)/.test-stamp
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/ruff check $(SOURCES)
+
+types: $(VENV)/.test-stamp
+	$(BIN)/mypy prompt_tuning
+
+format: $(VENV)/.test-stamp
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+
+benchmark: $(VENV)/.test-stamp
+	$(BIN)/python -m benchmarks.train_step
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "error: Python 3.11 or newer is needed; name one with PYTHON=..." >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+
+# The order-only prerequisite keeps the interpreter's own time stamp out of it.
+$(VENV)/.base-stamp: setup.py constraints.txt pyproject.toml | $(BIN)/python
+	@echo "installing into $(VENV) (a few minutes the first time)"
+	$(PIP) install --quiet -c constraints.txt -e .
+	@touch $@
+
+# torch by itself first: asked for together with transformers and peft, pip may choose a build with several gigabytes of CUDA.
+$(VENV)/.test-stamp: $(VENV)/.base-stamp
+	@echo "installing the test extras into $(VENV)"
+	$(PIP) install --quiet -c constraints.txt torch==2.13.0
+	$(PIP) install --quiet -c constraints.txt -e ".[test]"
+	@touch $@
