@@ -1,0 +1,214 @@
+"""From tokenized examples to the arrays a model reads: padding or packing, with the places of soft prompts written beside the tokens.
+
+An example is a mapping with `inputs` and `targets`, token ids with the end token (EOS) included. Soft prompts take no token ids: a slots array says for
+each position whether it holds a token (-1) or which row of the prompt (0 and up). Everything here is NumPy.
+
+Letters: B rows of a batch, S source length, T target length, P prompt length.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from prompt_tuning.errors import UserError
+
+Example = Mapping[str, Any]
+Batch = dict[str, np.ndarray]
+
+PAD_ID = 0
+EOS_ID = 1
+START_ID = 0  # T5's decoder starts with the padding token.
+TOKEN_SLOT = -1
+_OPEN_ROWS = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class PromptLayout:
+    """How many rows of the prompt stand in the encoder and in the decoder, and where.
+
+    Attributes:
+      encoder_length: prompt rows 0..encoder_length-1 stand in the encoder.
+      decoder_length: prompt rows encoder_length..encoder_length+decoder_length-1 stand in the decoder.
+      placement: in the encoder, `before` the first token, `after_first` token, or as `suffix` after the last token (EOS). In the decoder, whose given
+        input is the start token alone, `before` stands before the start token and the other two stand after it.
+    """
+
+    encoder_length: int = 0
+    decoder_length: int = 0
+    placement: Literal["before", "after_first", "suffix"] = "before"
+
+    def __post_init__(self) -> None:
+        if self.encoder_length < 0 or self.decoder_length < 0:
+            raise UserError(f"PromptLayout: lengths must be 0 or more, got encoder {self.encoder_length}, decoder {self.decoder_length}")
+        if self.placement not in ("before", "after_first", "suffix"):
+            raise UserError(f"PromptLayout.placement: wanted 'before', 'after_first' or 'suffix', got {self.placement!r}")
+
+
+def trim(ids: Sequence[int] | np.ndarray, length: int) -> np.ndarray:
+    """The first `length` ids, int32; what is cut keeps its EOS as last token."""
+    array = np.asarray(ids, np.int32)
+    if len(array) <= length:
+        return array
+    cut = array[:length].copy()
+    if array[-1] == EOS_ID:
+        cut[-1] = EOS_ID
+    return cut
+
+
+def decoder_start(prompt: PromptLayout) -> tuple[np.ndarray, np.ndarray]:
+    """What a decoder is given before it writes: `(tokens_T, slots_T)`, the start token and the decoder's prompt in their order.
+
+    The logits of the last position are those of the first target token.
+    """
+    return _with_prompt(np.array([START_ID], np.int32), prompt.decoder_length, at=_decoder_place(prompt), first_row=prompt.encoder_length)
+
+
+def layout(
+    examples: Sequence[Example],
+    *,
+    input_length: int,
+    target_length: int,
+    prompt: PromptLayout = PromptLayout(),
+) -> Batch:
+    """Lays out one example a row, padded.
+
+    Arrays, int32 but for the weights (float32), with S = input_length + prompt.encoder_length and T = target_length + prompt.decoder_length:
+    `encoder_input_tokens`, `encoder_segment_ids` (1 on the example and its prompt, 0 on padding), `decoder_input_tokens` (the targets shifted right behind the
+    start token), `decoder_target_tokens`, `decoder_loss_weights` (1 where a token of the targets is predicted, EOS included, else 0),
+    `decoder_segment_ids`; and `encoder_prompt_slots`, `decoder_prompt_slots` where the respective prompt has rows. Inputs and targets longer than their length are cut and
+    keep their EOS.
+
+    Raises UserError for an example with empty inputs or targets.
+    """
+    return layout_rows([[example] for example in examples], input_length=input_length, target_length=target_length, prompt=prompt, packed=False)
+
+
+def layout_rows(
+    rows: Sequence[Sequence[Example]],
+    *,
+    input_length: int,
+    target_length: int,
+    prompt: PromptLayout = PromptLayout(),
+    packed: bool = True,
+) -> Batch:
+    """Lays out several examples in each row, one after the other, each with its own prompt slots; `layout` says what the arrays are.
+
+    Packed rows have also `encoder_positions` and `decoder_positions`, which start from 0 in each segment and count the prompt.
+    Raises UserError where a row does not hold its examples (use `pack`).
+    """
+    source_length, decoder_length = input_length + prompt.encoder_length, target_length + prompt.decoder_length
+    batch: Batch = {}
+    for side, length in (("encoder", source_length), ("decoder", decoder_length)):
+        batch[f"{side}_input_tokens"] = np.full((len(rows), length), PAD_ID, np.int32)
+        batch[f"{side}_prompt_slots"] = np.full((len(rows), length), TOKEN_SLOT, np.int32)
+        batch[f"{side}_segment_ids"] = np.zeros((len(rows), length), np.int32)
+        batch[f"{side}_positions"] = np.zeros((len(rows), length), np.int32)
+    batch["decoder_target_tokens"] = np.full((len(rows), decoder_length), PAD_ID, np.int32)
+    batch["decoder_loss_weights"] = np.zeros((len(rows), decoder_length), np.float32)
+    for index, row in enumerate(rows):
+        encoder_at = decoder_at = 0
+        for segment, example in enumerate(row, start=1):
+            inputs, targets = _checked(example, input_length, target_length)
+            tokens, slots = _encoder_sequence(inputs, prompt)
+            encoder_at = _write(batch, "encoder", index, encoder_at, segment, tokens, slots)
+            tokens, slots, wanted, weights = _decoder_sequence(targets, prompt)
+            where = slice(decoder_at, decoder_at + len(tokens))
+            decoder_at = _write(batch, "decoder", index, decoder_at, segment, tokens, slots)
+            batch["decoder_target_tokens"][index, where] = wanted
+            batch["decoder_loss_weights"][index, where] = weights
+    if not packed:
+        del batch["encoder_positions"], batch["decoder_positions"]
+    if not prompt.encoder_length:
+        del batch["encoder_prompt_slots"]
+    if not prompt.decoder_length:
+        del batch["decoder_prompt_slots"]
+    return batch
+
+
+def pack(
+    examples: Iterable[Example], *, input_length: int, target_length: int, prompt: PromptLayout = PromptLayout(), open_rows: int = _OPEN_ROWS
+) -> Iterator[list[Example]]:
+    """Groups examples into rows for `layout_rows`: greedy, first fit among at most `open_rows` rows that are still open.
+
+    A row holds input_length + prompt.encoder_length source positions and target_length + prompt.decoder_length target positions; each example takes its own tokens and
+    a whole prompt. Rows come out oldest first, and the same for the same examples.
+    Raises UserError for an example with empty inputs or targets.
+    """
+    source_length, decoder_length = input_length + prompt.encoder_length, target_length + prompt.decoder_length
+    rows: list[tuple[list[Example], int, int]] = []
+    for example in examples:
+        inputs, targets = _checked(example, input_length, target_length)
+        need_source, need_target = len(inputs) + prompt.encoder_length, len(targets) + prompt.decoder_length
+        for place, (row, used_source, used_target) in enumerate(rows):
+            if used_source + need_source <= source_length and used_target + need_target <= decoder_length:
+                row.append(example)
+                rows[place] = (row, used_source + need_source, used_target + need_target)
+                break
+        else:
+            if len(rows) == open_rows:
+                yield rows.pop(0)[0]
+            rows.append(([example], need_source, need_target))
+    for row, _, _ in rows:
+        yield row
+
+
+def unpack(batch: Batch) -> list[dict[str, np.ndarray]]:
+    """The examples of a batch, row by row: `inputs` and `targets` without prompt and padding. The opposite of `layout` and `layout_rows`."""
+    examples = []
+    for row in range(len(batch["encoder_segment_ids"])):
+        for segment in range(1, int(batch["encoder_segment_ids"][row].max(initial=0)) + 1):
+            source = batch["encoder_segment_ids"][row] == segment
+            if "encoder_prompt_slots" in batch:
+                source &= batch["encoder_prompt_slots"][row] == TOKEN_SLOT
+            target = (batch["decoder_segment_ids"][row] == segment) & (batch["decoder_loss_weights"][row] > 0)
+            examples.append({"inputs": batch["encoder_input_tokens"][row, source], "targets": batch["decoder_target_tokens"][row, target]})
+    return examples
+
+
+def _checked(example: Example, input_length: int, target_length: int) -> tuple[np.ndarray, np.ndarray]:
+    for name in ("inputs", "targets"):
+        if len(example[name]) == 0:
+            text = example.get("inputs_pretokenized")
+            shown = f"inputs {text!r}" if text is not None else f"inputs (ids) {list(map(int, example['inputs'][:20]))}"
+            raise UserError(f"an example has empty {name}: {shown}; wanted at least one token; drop the row or give its {name} text")
+    return trim(example["inputs"], input_length), trim(example["targets"], target_length)
+
+
+def _decoder_place(prompt: PromptLayout) -> int:
+    return 0 if prompt.placement == "before" else 1
+
+
+def _with_prompt(tokens: np.ndarray, length: int, *, at: int, first_row: int) -> tuple[np.ndarray, np.ndarray]:
+    """Opens `length` prompt slots before position `at` of a token sequence: `(tokens, slots)`."""
+    filled = np.concatenate([tokens[:at], np.full(length, PAD_ID, np.int32), tokens[at:]])
+    slots = np.full(len(filled), TOKEN_SLOT, np.int32)
+    slots[at : at + length] = np.arange(first_row, first_row + length)
+    return filled, slots
+
+
+def _encoder_sequence(inputs: np.ndarray, prompt: PromptLayout) -> tuple[np.ndarray, np.ndarray]:
+    place = {"before": 0, "after_first": 1, "suffix": len(inputs)}[prompt.placement]
+    return _with_prompt(inputs, prompt.encoder_length, at=place, first_row=0)
+
+
+def _decoder_sequence(targets: np.ndarray, prompt: PromptLayout) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """`(tokens, slots, wanted, weights)`: each position is asked for what stands next, and counts where that is a token of the targets."""
+    sequence = np.concatenate([np.array([START_ID], np.int32), targets])
+    tokens, slots = _with_prompt(sequence, prompt.decoder_length, at=_decoder_place(prompt), first_row=prompt.encoder_length)
+    weights = np.zeros(len(tokens) - 1, np.float32)
+    weights[-len(targets) :] = 1.0
+    return tokens[:-1], slots[:-1], np.where(weights > 0, tokens[1:], PAD_ID).astype(np.int32), weights
+
+
+def _write(batch: Batch, side: str, row: int, start: int, segment: int, tokens: np.ndarray, slots: np.ndarray) -> int:
+    end = start + len(tokens)
+    length = batch[f"{side}_input_tokens"].shape[1]
+    if end > length:
+        raise UserError(f"a packed row needs {end} {side} positions and has {length}; group the examples with pack()")
+    batch[f"{side}_input_tokens"][row, start:end] = tokens
+    batch[f"{side}_prompt_slots"][row, start:end] = slots
+    batch[f"{side}_segment_ids"][row, start:end] = segment
+    batch[f"{side}_positions"][row, start:end] = np.arange(len(tokens))
+    return end

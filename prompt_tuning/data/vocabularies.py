@@ -1,0 +1,82 @@
+"""Vocabularies: SentencePiece models and bytes, both with T5's ids (padding 0, EOS 1, unknown 2) and sentinels at the top."""
+
+import dataclasses
+import functools
+import os
+from typing import TYPE_CHECKING, Protocol
+
+from prompt_tuning import assets
+from prompt_tuning.errors import UserError
+
+if TYPE_CHECKING:
+    import seqio
+
+
+class Vocabulary(Protocol):
+    """The settings of a vocabulary; `load` gives the vocabulary itself."""
+
+    def load(self) -> "seqio.Vocabulary":
+        """The SeqIO vocabulary."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class SentencePiece:
+    """A SentencePiece model.
+
+    Attributes:
+      path: a `.model` file; `bundled:world.model` is the vocabulary of the task world.
+      extra_ids: sentinels `<extra_id_0>`, `<extra_id_1>`, ... counted down from the top of the vocabulary (T5: 100).
+    """
+
+    path: str | None = "bundled:world.model"
+    extra_ids: int = 100
+
+    def load(self) -> "seqio.Vocabulary":
+        """The SeqIO vocabulary, read once a process. Raises UserError for a missing or broken file, or ids that are not T5's."""
+        if not self.path:
+            raise UserError("no vocabulary file is given: wanted the path of a SentencePiece model; set VOCABULARY, as in --gin.VOCABULARY=\"'spiece.model'\"")
+        path = os.path.abspath(assets.resolve(self.path))
+        if not os.path.isfile(path):
+            raise UserError(f"vocabulary {self.path}: no such file; wanted a SentencePiece model (.model); mend the path")
+        return _load_sentencepiece(path, self.extra_ids, os.stat(path).st_mtime_ns)
+
+
+@dataclasses.dataclass(frozen=True)
+class Bytes:
+    """UTF-8 bytes as ByT5 reads them (Xue et al. 2022): byte b has id b + 3; ByT5 itself has 125 extra ids, 384 ids in all."""
+
+    extra_ids: int = 125
+
+    def load(self) -> "seqio.Vocabulary":
+        """The SeqIO vocabulary."""
+        return _load_bytes(self.extra_ids)
+
+
+def sentinel_id(vocabulary: "seqio.Vocabulary", index: int) -> int:
+    """The id of sentinel `<extra_id_index>`: they count down from the top of the vocabulary. Raises UserError when there are too few."""
+    if index >= vocabulary.extra_ids:
+        raise UserError(f"span corruption needs sentinel {index}, and the vocabulary has {vocabulary.extra_ids} extra ids; give it more extra_ids")
+    return int(vocabulary.vocab_size - 1 - index)
+
+
+@functools.lru_cache(maxsize=8)
+def _load_sentencepiece(path: str, extra_ids: int, modified: int) -> "seqio.Vocabulary":
+    del modified  # A key of the cache: a file written anew is read anew.
+    import seqio
+
+    vocabulary = seqio.SentencePieceVocabulary(path, extra_ids=extra_ids)
+    try:
+        ids = (vocabulary.tokenizer.pad_id(), vocabulary.eos_id, vocabulary.unk_id)
+    except Exception as error:  # The reader raises plain RuntimeError or protobuf's DecodeError.
+        raise UserError(f"vocabulary {path}: not a readable SentencePiece model ({type(error).__name__}); wanted a .model file; fetch it again") from error
+    if ids != (0, 1, 2):
+        raise UserError(f"vocabulary {path}: wanted T5's ids padding 0, EOS 1, unknown 2, got {ids}; train it with pad_id=0, eos_id=1, unk_id=2")
+    return vocabulary
+
+
+@functools.lru_cache(maxsize=8)
+def _load_bytes(extra_ids: int) -> "seqio.Vocabulary":
+    import seqio
+
+    return seqio.ByteVocabulary(extra_ids=extra_ids)

@@ -1,0 +1,355 @@
+"""Evaluation: rank classification over answer choices, generation, and log-likelihoods.
+
+Rank classification takes the choice whose tokens, the end token included, have the largest summed log-probability (Sanh et al. 2021, section 6;
+Wei et al. 2021, section 2.4); `normalisation="length"` divides by the number of tokens scored (Liu et al. 2022, section 3.2).
+
+Examples are sorted by length, cut into batches of one fixed number of rows and padded to powers of two, so that few shapes are compiled and none twice:
+the compiled functions are kept by the model's graph definition. Rows do not see each other, so a score changes with the batch or the
+padding by float rounding only. The last batch is filled up with copies of its last row.
+
+Axes: B batch (examples), C choices, R rows (example-choice pairs), S source length, T target length, V vocabulary.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from prompt_tuning import decoding
+from prompt_tuning.data import features, metrics
+from prompt_tuning.errors import UserError
+
+Example = Mapping[str, Any]
+Batch = dict[str, np.ndarray]
+# What `trainable.split` gives: graph definition, trainable state, frozen state.
+Parts = tuple[Any, Any, Any]
+Normalisation = Literal["sum", "length"]
+
+
+class Vocabulary(Protocol):
+    """What evaluation asks of a SeqIO vocabulary."""
+
+    def encode(self, s: str) -> Sequence[int]:
+        """Token ids of a text, without an end token."""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of token ids."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Lengths:
+    """What shapes an example: most input tokens (longer ones are cut), most generated tokens, and where the prompt stands."""
+
+    input_length: int
+    target_length: int
+    prompt: features.PromptLayout = features.PromptLayout()
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """How to evaluate; set from gin.
+
+    Attributes:
+      batch_size: examples a batch.
+      max_examples: of each task and split; None takes all.
+      split: the split evaluated during training and by the `evaluate` command.
+      mode: `rank` ranks the answer choices, `generate` generates, `auto` ranks where an example has answer choices and generates elsewhere.
+      normalisation: of rank classification: `sum` of log-probabilities, or `length`, their mean over the tokens scored.
+      include_eos: whether the end token of a choice counts in rank classification, as it does in T5X and T0.
+      max_tokens: most generated tokens, the end token included; None takes the target length.
+      temperature: 0 is greedy.
+      seed: of sampling; example i draws from a key of its own.
+    """
+
+    batch_size: int = 32
+    max_examples: int | None = None
+    split: str = "validation"
+    mode: Literal["auto", "rank", "generate"] = "auto"
+    normalisation: Normalisation = "sum"
+    include_eos: bool = True
+    max_tokens: int | None = None
+    temperature: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "max_examples", "max_tokens"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"Evaluation.{name}: wanted at least 1, got {value}")
+        for name, allowed in (("mode", ("auto", "rank", "generate")), ("normalisation", ("sum", "length"))):
+            if getattr(self, name) not in allowed:
+                raise UserError(f"Evaluation.{name}: wanted one of {', '.join(allowed)}, got {getattr(self, name)!r}")
+        if self.temperature < 0:
+            raise UserError(f"Evaluation.temperature: wanted 0 (greedy) or more, got {self.temperature}")
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskExamples:
+    """The examples of one task that are evaluated, tokenized once, and the names of its metrics; the first is the main one."""
+
+    name: str
+    examples: Sequence[Example]
+    metrics: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if not self.examples:
+            raise UserError(f"task {self.name}: no example to evaluate; check the split and the files it is read from")
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What an evaluation found.
+
+    Attributes:
+      metrics: of each task, name to value.
+      score: the mean over tasks of each task's main metric.
+      predictions: a row an example, in order: `task`, `inputs`, `target`, `prediction` and, where it was ranked, `choices` and `scores`.
+    """
+
+    metrics: dict[str, dict[str, float]]
+    score: float
+    predictions: list[dict[str, Any]]
+
+
+def evaluate(parts: Parts, tasks: Sequence[TaskExamples], *, settings: Evaluation, lengths: Lengths, vocabulary: Vocabulary) -> Report:
+    """Evaluates a model on some tasks.
+
+    Args:
+      parts: graph definition, trainable and frozen state of the model.
+      tasks: at least one, names all different.
+      settings: see `Evaluation`.
+      lengths: see `Lengths`.
+      vocabulary: of the model.
+
+    Raises:
+      UserError: if the mode is `rank` and an example has no answer choices, or if the model gives a score that is not finite.
+    """
+    assert tasks and len({task.name for task in tasks}) == len(tasks), [task.name for task in tasks]
+    found: dict[str, dict[str, float]] = {}
+    predictions: list[dict[str, Any]] = []
+    main: list[float] = []
+    for task in tasks:
+        rows = _predict(parts, task, settings, lengths, vocabulary)
+        targets = [example.get("references") or row["target"] for example, row in zip(task.examples, rows, strict=True)]
+        values = metrics.compute(task.metrics, targets, [row["prediction"] for row in rows])
+        found[task.name] = values
+        main.append(values[task.metrics[0]])
+        predictions += rows
+    return Report(found, float(np.mean(main)), predictions)
+
+
+def _predict(parts: Parts, task: TaskExamples, settings: Evaluation, lengths: Lengths, vocabulary: Vocabulary) -> list[dict[str, Any]]:
+    """The prediction rows of one task, in order."""
+    choices = [tuple(example.get("answer_choices") or ()) for example in task.examples]
+    if settings.mode == "rank" and not all(choices):
+        row = choices.index(())
+        raise UserError(f"task {task.name}: example {row} has no answer choices to rank; set Evaluation.mode to 'auto' or 'generate'")
+    ranked = [] if settings.mode == "generate" else [row for row, own in enumerate(choices) if own]
+    written = sorted(set(range(len(task.examples))) - set(ranked))
+    rows: list[dict[str, Any]] = [
+        {"task": task.name, "inputs": _text(example, "inputs", vocabulary), "target": _text(example, "targets", vocabulary)}
+        for example in task.examples
+    ]
+    encode = functools.cache(lambda text: (*map(int, vocabulary.encode(text)), decoding.EOS_ID))
+    scores = score_choices(
+        parts,
+        [task.examples[row] for row in ranked],
+        choices=[[encode(choice) for choice in choices[row]] for row in ranked],
+        lengths=lengths,
+        batch_size=settings.batch_size,
+        normalisation=settings.normalisation,
+        include_eos=settings.include_eos,
+    )
+    for row, scores_C in zip(ranked, scores, strict=True):
+        if not np.all(np.isfinite(scores_C)):
+            raise UserError(f"task {task.name}: the scores of example {row} are not finite ({scores_C.tolist()}); the weights have diverged")
+        best = choices[row][int(np.argmax(scores_C))]
+        rows[row] |= {"prediction": best, "choices": list(choices[row]), "scores": [float(score) for score in scores_C]}
+    generated = generate_tokens(
+        parts,
+        [task.examples[row] for row in written],
+        lengths=lengths,
+        batch_size=settings.batch_size,
+        max_tokens=settings.max_tokens,
+        temperature=settings.temperature,
+        seed=settings.seed,
+    )
+    for row, ids in zip(written, generated, strict=True):
+        rows[row]["prediction"] = vocabulary.decode(ids)
+    return rows
+
+
+def _text(example: Example, field: str, vocabulary: Vocabulary) -> str:
+    text = example.get(f"{field}_pretokenized")
+    return vocabulary.decode(decoding.without_end(example[field])) if text is None else str(text)
+
+
+def score_choices(
+    parts: Parts,
+    examples: Sequence[Example],
+    *,
+    choices: Sequence[Sequence[Sequence[int]]],
+    lengths: Lengths,
+    batch_size: int,
+    normalisation: Normalisation = "sum",
+    include_eos: bool = True,
+) -> list[np.ndarray]:
+    """The score of every choice of every example: float32 [C] for each, in order. The encoder runs once an example.
+
+    Args:
+      parts: graph definition, trainable and frozen state of the model.
+      examples: their `inputs` are read, and cut to the input length.
+      choices: for each example the token ids of each choice, end token included; never cut.
+      lengths: see `Lengths`.
+      batch_size: examples a batch.
+      normalisation: `sum` of log-probabilities, or `length`, their mean over the tokens scored.
+      include_eos: whether a choice's end token is scored.
+    """
+    scores: list[np.ndarray] = [np.zeros(0, np.float32)] * len(examples)
+    input_lengths = [_bucket(len(example["inputs"]), 32, lengths.input_length) for example in examples]
+    longest = [max(len(choice) for choice in own) for own in choices]
+    for chosen, count in _batches(input_lengths, batch_size):
+        encoder = _encoder_batch([examples[i] for i in chosen], max(input_lengths[i] for i in chosen), lengths)
+        pairs = [(position, choice) for position, i in enumerate(chosen) for choice in choices[i]]
+        # A multiple of the rows keeps the number of shapes small where the number of choices varies from example to example.
+        pairs += [pairs[-1]] * (-len(pairs) % len(chosen))
+        decoder = _decoder_batch([choice for _, choice in pairs], _bucket(max(longest[i] for i in chosen), 8, None), lengths)
+        if not include_eos:
+            decoder["decoder_loss_weights"] = decoder["decoder_loss_weights"] * (decoder["decoder_target_tokens"] != decoding.EOS_ID)
+        owner_R = np.array([position for position, _ in pairs], np.int32)
+        sums_R, counts_R = _score_rows(*parts, encoder | decoder, owner_R)
+        if normalisation == "length":
+            sums_R = sums_R / jnp.maximum(counts_R, 1.0)
+        scores_R = np.asarray(sums_R)
+        start = 0
+        for i in chosen[:count]:
+            scores[i] = scores_R[start : start + len(choices[i])]
+            start += len(choices[i])
+    return scores
+
+
+def log_likelihoods(
+    parts: Parts, examples: Sequence[Example], *, lengths: Lengths, batch_size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """For each example the summed log-probability of its target tokens (float32) and their number (int32), the end token included.
+
+    Targets are never cut; inputs are cut to the input length.
+    """
+    sums, counts = np.zeros(len(examples), np.float32), np.zeros(len(examples), np.int32)
+    sizes = [(_bucket(len(e["inputs"]), 32, lengths.input_length), _bucket(len(e["targets"]), 8, None)) for e in examples]
+    for chosen, count in _batches(sizes, batch_size):
+        rows = [examples[i] for i in chosen]
+        encoder = _encoder_batch(rows, max(sizes[i][0] for i in chosen), lengths)
+        decoder = _decoder_batch([row["targets"] for row in rows], max(sizes[i][1] for i in chosen), lengths)
+        sums_B, counts_B = _score_rows(*parts, encoder | decoder, None)
+        sums[chosen[:count]] = np.asarray(sums_B)[:count]
+        counts[chosen[:count]] = np.asarray(counts_B)[:count].astype(np.int32)
+    return sums, counts
+
+
+def generate_tokens(
+    parts: Parts,
+    examples: Sequence[Example],
+    *,
+    lengths: Lengths,
+    batch_size: int,
+    max_tokens: int | None = None,
+    temperature: float = 0.0,
+    seed: int = 0,
+    first_row: int = 0,
+) -> list[list[int]]:
+    """The generated token ids of each example, in order, without the end token.
+
+    Args:
+      parts: graph definition, trainable and frozen state of the model.
+      examples: their `inputs` are read, and cut to the input length.
+      lengths: see `Lengths`.
+      batch_size: examples a batch.
+      max_tokens: most tokens a row, the end token included; None takes the target length.
+      temperature: 0 is greedy.
+      seed: of sampling.
+      first_row: example i draws from key `first_row + i`, so that a stream cut into pieces draws as the whole would.
+    """
+    generated: list[list[int]] = [[] for _ in examples]
+    sizes = [_bucket(len(example["inputs"]), 32, lengths.input_length) for example in examples]
+    for chosen, count in _batches(sizes, batch_size):
+        batch = _encoder_batch([examples[i] for i in chosen], max(sizes[i] for i in chosen), lengths)
+        batch |= decoder_start(lengths.prompt, rows=len(chosen))
+        keys_B = None
+        if temperature > 0.0:
+            keys_B = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(jax.random.key(seed), jnp.asarray(chosen + first_row))
+        tokens_BT = np.asarray(
+            _generate(*parts, batch, keys_B, max_tokens=max_tokens or lengths.target_length, temperature=float(temperature))
+        )
+        for position, i in enumerate(chosen[:count]):
+            generated[i] = decoding.without_end(tokens_BT[position])
+    return generated
+
+
+def decoder_start(prompt: features.PromptLayout, *, rows: int) -> Batch:
+    """What stands in the decoder before the first target token: `decoder_start_tokens` and, with a decoder prompt, `decoder_start_slots` [B, T]."""
+    one = _decoder_batch([[decoding.EOS_ID]], 1, Lengths(1, 1, prompt))
+    length = int(np.argmax(one["decoder_loss_weights"][0])) + 1
+    start = {"decoder_start_tokens": np.repeat(one["decoder_input_tokens"][:, :length], rows, axis=0)}
+    if "decoder_prompt_slots" in one:
+        start["decoder_start_slots"] = np.repeat(one["decoder_prompt_slots"][:, :length], rows, axis=0)
+    return start
+
+
+def _bucket(length: int, smallest: int, largest: int | None) -> int:
+    """The least power of two that is at least `length` and `smallest`, and at most `largest`."""
+    size = max(smallest, 1 << max(length - 1, 0).bit_length())
+    return size if largest is None else min(size, largest)
+
+
+def _batches(sizes: Sequence[Any], batch_size: int) -> Iterator[tuple[np.ndarray, int]]:
+    """Indices in order of size, in batches of equal length, and how many of them count: the rest are copies of the last."""
+    order = np.array(sorted(range(len(sizes)), key=lambda i: sizes[i]), np.int64)
+    rows = min(batch_size, _bucket(len(order), 1, None))
+    for start in range(0, len(order), rows):
+        chosen = order[start : start + rows]
+        yield np.concatenate([chosen, np.repeat(chosen[-1:], rows - len(chosen))]), len(chosen)
+
+
+def _encoder_batch(examples: Sequence[Example], input_length: int, lengths: Lengths) -> Batch:
+    rows = [{"inputs": example["inputs"], "targets": [decoding.EOS_ID]} for example in examples]
+    laid = features.layout(rows, input_length=input_length, target_length=1, prompt=lengths.prompt)
+    return {name: value for name, value in laid.items() if name.startswith("encoder_")}
+
+
+def _decoder_batch(targets: Sequence[Sequence[int]], target_length: int, lengths: Lengths) -> Batch:
+    rows = [{"inputs": [decoding.EOS_ID], "targets": list(target)} for target in targets]
+    laid = features.layout(rows, input_length=1, target_length=target_length, prompt=lengths.prompt)
+    return {name: value for name, value in laid.items() if name.startswith("decoder_")}
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _score_rows(graphdef: Any, trainable: Any, frozen: Any, batch: Batch, owner_R: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+    """Summed log-probability and number of the target tokens of each decoder row; row r reads encoder row `owner_R[r]` (None: its own)."""
+    model = nnx.merge(graphdef, trainable, frozen)
+    segment_ids_BS = batch["encoder_segment_ids"]
+    encoded_BSD = model.encode(
+        batch["encoder_input_tokens"], slots_BS=batch.get("encoder_prompt_slots"), segment_ids_BS=segment_ids_BS
+    )
+    if owner_R is not None:
+        encoded_BSD, segment_ids_BS = encoded_BSD[owner_R], segment_ids_BS[owner_R]
+    cache = model.init_cache(encoded_BSD, segment_ids_BS, length=batch["decoder_input_tokens"].shape[1])
+    logits_RTV, _ = model.decode_step(batch["decoder_input_tokens"], cache, slots_BT=batch.get("decoder_prompt_slots"))
+    logits_RTV = logits_RTV.astype(jnp.float32)
+    target_RT = jnp.take_along_axis(logits_RTV, batch["decoder_target_tokens"][..., None], axis=-1)[..., 0]
+    weights_RT = batch["decoder_loss_weights"]
+    log_probabilities_RT = target_RT - jax.nn.logsumexp(logits_RTV, axis=-1)
+    return jnp.sum(log_probabilities_RT * weights_RT, axis=1), jnp.sum(weights_RT, axis=1)
+
+
+@functools.partial(jax.jit, static_argnums=0, static_argnames=("max_tokens", "temperature"))
+def _generate(
+    graphdef: Any, trainable: Any, frozen: Any, batch: Batch, keys_B: jax.Array | None, *, max_tokens: int, temperature: float
+) -> jax.Array:
+    model = nnx.merge(graphdef, trainable, frozen)
+    return decoding.generate(model, batch, max_tokens=max_tokens, temperature=temperature, keys_B=keys_B)

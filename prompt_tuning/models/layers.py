@@ -1,0 +1,221 @@
+"""The layers of T5, with sockets into which tuning methods plug their variables.
+
+Axes: B batch, S source (keys) length, T target (queries) length, D model width, H heads, K head width, F feed-forward, V vocabulary,
+P prompt length, I and O any input and output width.
+
+A socket is an attribute that is None until a method fills it with a module of its own (`prompt_tuning.methods`). An empty socket costs nothing:
+
+| socket | called as | gives |
+|---|---|---|
+| `Linear.delta` | `delta(x_BSI)` | `[B, S, O]`, added to the product (LoRA) |
+| `Attention.prefix` | `prefix()` | keys and values `[H, P, K]` that stand before the sequence, with relative bias zero |
+| `Attention.k_scale`, `v_scale` | `scale()` | `[H * K]` (IA3) |
+| `Mlp.scale` | `scale()` | `[F]` (IA3) |
+| `adapter` of `AttentionBlock` and `MlpBlock` (t5.py) | `adapter(x_BSD)` | `[B, S, D]` |
+| `Embed.prompt` | `prompt()` | `[P, D]`, the rows that prompt slots name |
+
+Matrix products of bfloat16 operands accumulate in float32: on a CPU that is two to three times faster than a bfloat16 result, and nowhere less exact.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+Array = jax.Array
+Socket = Any
+
+# Large and finite, so that a row with nothing to attend to gives a number; added in float32.
+MASKED = -1e10
+
+
+class Tunable(nnx.Param):
+    """A parameter that a tuning method added to a base model."""
+
+
+def param(rngs: nnx.Rngs, shape: tuple[int, ...], *, std: float, axes: tuple[str, ...], dtype: str) -> nnx.Param:
+    """A base parameter drawn from N(0, std^2), with logical axis names for `sharding.py`."""
+    value = std * jax.random.normal(rngs.params(), shape, jnp.float32)
+    return nnx.Param(value.astype(dtype), axes=axes)
+
+
+class Linear(nnx.Module):
+    """A matrix product without bias. Socket: `delta`."""
+
+    def __init__(self, rngs: nnx.Rngs, shape: tuple[int, int], *, std: float, axes: tuple[str, str], dtype: str):
+        self.kernel = param(rngs, shape, std=std, axes=axes, dtype=dtype)
+        self.delta: Socket = nnx.data(None)
+
+    def __call__(self, x_BSI: Array) -> Array:
+        kernel_IO = self.kernel[...].astype(x_BSI.dtype)
+        y_BSO = jnp.einsum("...i,io->...o", x_BSI, kernel_IO, preferred_element_type=jnp.float32).astype(x_BSI.dtype)
+        if self.delta is not None:
+            y_BSO = y_BSO + self.delta(x_BSI).astype(y_BSO.dtype)
+        return y_BSO
+
+
+class RMSNorm(nnx.Module):
+    """Root-mean-square layer norm without mean or bias, computed in float32 (Zhang & Sennrich 2019; T5)."""
+
+    def __init__(self, width: int, *, epsilon: float, dtype: str):
+        self.scale = nnx.Param(jnp.ones((width,), dtype), axes=("embed",))
+        self.epsilon = epsilon
+
+    def __call__(self, x_BSD: Array) -> Array:
+        x = x_BSD.astype(jnp.float32)
+        x = x * jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + self.epsilon)
+        scale_BSD = jnp.broadcast_to(self.scale[...].astype(jnp.float32), x.shape)
+        return (x * scale_BSD).astype(x_BSD.dtype)
+
+
+class Embed(nnx.Module):
+    """Token embeddings, where prompt slots take rows of the prompt instead. Socket: `prompt`."""
+
+    def __init__(self, rngs: nnx.Rngs, *, vocab_size: int, width: int, dtype: str):
+        self.embedding = param(rngs, (vocab_size, width), std=1.0, axes=("vocab", "embed"), dtype=dtype)
+        self.prompt: Socket = nnx.data(None)
+
+    def __call__(self, tokens_BS: Array, slots_BS: Array | None, dtype: str) -> Array:
+        """Embeds tokens.
+
+        Args:
+          tokens_BS: int32 token ids.
+          slots_BS: int32, -1 for a token, r >= 0 for row r of the prompt; None where no prompt stands in the sequence.
+          dtype: of the result.
+
+        Returns:
+          x_BSD. Slots are ignored while the socket is empty only if there are none.
+        """
+        x_BSD = self.embedding[...][tokens_BS].astype(dtype)
+        if slots_BS is None or self.prompt is None:
+            return x_BSD
+        rows_PD = self.prompt().astype(dtype)
+        return jnp.where((slots_BS >= 0)[..., None], rows_PD[jnp.maximum(slots_BS, 0)], x_BSD)
+
+
+def relative_buckets(distance_TS: Array, *, bidirectional: bool, num_buckets: int, max_distance: int) -> Array:
+    """The bucket of each relative position, key minus query (Raffel et al. 2020, section 2.1).
+
+    Half of the buckets are exact, the other half grow with the logarithm up to `max_distance`; one more halving separates the
+    future from the past where attention is bidirectional.
+    """
+    buckets = jnp.zeros_like(distance_TS)
+    past = -distance_TS
+    if bidirectional:
+        num_buckets //= 2
+        buckets = buckets + jnp.where(past < 0, num_buckets, 0)
+        past = jnp.abs(past)
+    else:
+        past = jnp.maximum(past, 0)
+    exact = num_buckets // 2
+    # The float32 logarithm must round as in the released models, so it is taken of the ratio and scaled in this order.
+    ratio = jnp.log(jnp.maximum(past, 1).astype(jnp.float32) / exact) / jnp.log(jnp.float32(max_distance / exact))
+    coarse = jnp.minimum(exact + (ratio * (num_buckets - exact)).astype(jnp.int32), num_buckets - 1)
+    return buckets + jnp.where(past < exact, past, coarse)
+
+
+class RelativeBias(nnx.Module):
+    """A learned bias for each head and bucket of relative position."""
+
+    def __init__(self, rngs: nnx.Rngs, *, num_buckets: int, max_distance: int, num_heads: int, bidirectional: bool, std: float, dtype: str):
+        self.table = param(rngs, (num_buckets, num_heads), std=std, axes=("buckets", "heads"), dtype=dtype)
+        self.bidirectional = bidirectional
+        self.max_distance = max_distance
+
+    def __call__(self, query_positions: Array, key_positions: Array) -> Array:
+        """Bias in float32: [1, H, T, S] for positions [T] and [S], or [B, H, T, S] for positions [B, T] and [B, S]."""
+        distance = key_positions[..., None, :] - query_positions[..., :, None]
+        num_buckets = self.table[...].shape[0]
+        buckets = relative_buckets(
+            distance, bidirectional=self.bidirectional, num_buckets=num_buckets, max_distance=self.max_distance
+        )
+        bias = jnp.moveaxis(self.table[...].astype(jnp.float32)[buckets], -1, -3)
+        return bias if bias.ndim == 4 else bias[None]
+
+
+def dropout(x: Array, rate: float, key: Array | None) -> Array:
+    """Zeroes a share `rate` of the entries and scales the rest; the identity where there is no key."""
+    if key is None or rate == 0.0:
+        return x
+    keep = jax.random.bernoulli(key, 1.0 - rate, x.shape)
+    return jnp.where(keep, x / (1.0 - rate), jnp.zeros((), x.dtype))
+
+
+class Attention(nnx.Module):
+    """Multi-head attention as in T5: no bias, and no scaling by the head width. Sockets: `prefix`, `k_scale`, `v_scale`."""
+
+    def __init__(self, rngs: nnx.Rngs, *, width: int, num_heads: int, head_width: int, dropout_rate: float, dtype: str):
+        inner = num_heads * head_width
+        self.query = Linear(rngs, (width, inner), std=(width * head_width) ** -0.5, axes=("embed", "heads"), dtype=dtype)
+        self.key = Linear(rngs, (width, inner), std=width**-0.5, axes=("embed", "heads"), dtype=dtype)
+        self.value = Linear(rngs, (width, inner), std=width**-0.5, axes=("embed", "heads"), dtype=dtype)
+        self.out = Linear(rngs, (inner, width), std=inner**-0.5, axes=("heads", "embed"), dtype=dtype)
+        self.num_heads = num_heads
+        self.dropout_rate = dropout_rate
+        self.prefix: Socket = nnx.data(None)
+        self.k_scale: Socket = nnx.data(None)
+        self.v_scale: Socket = nnx.data(None)
+
+    def _heads(self, x_BSI: Array) -> Array:
+        batch, length, inner = x_BSI.shape
+        return x_BSI.reshape(batch, length, self.num_heads, inner // self.num_heads).transpose(0, 2, 1, 3)
+
+    def keys_values(self, x_BSD: Array) -> tuple[Array, Array]:
+        """Keys and values [B, H, S, K] of a sequence, without the prefix."""
+        k, v = self.key(x_BSD), self.value(x_BSD)
+        if self.k_scale is not None:
+            k = k * jnp.broadcast_to(self.k_scale().astype(k.dtype), k.shape)
+        if self.v_scale is not None:
+            v = v * jnp.broadcast_to(self.v_scale().astype(v.dtype), v.shape)
+        return self._heads(k), self._heads(v)
+
+    def __call__(self, x_BTD: Array, keys_values: tuple[Array, Array], bias: Array, *, key: Array | None = None) -> Array:
+        """Attends from x_BTD.
+
+        Args:
+          x_BTD: what the queries are made of.
+          keys_values: both [B, H, S, K].
+          bias: float32, broadcastable to [B, H, T, S]: relative bias plus `MASKED` where attention is forbidden.
+          key: of the dropout on attention weights.
+
+        Returns:
+          y_BTD.
+        """
+        q_BHTK = self._heads(self.query(x_BTD))
+        k_BHSK, v_BHSK = keys_values
+        if self.prefix is not None:
+            k_BHSK, v_BHSK = (_before(own, seq) for own, seq in zip(self.prefix(), (k_BHSK, v_BHSK), strict=True))
+            added = k_BHSK.shape[2] - bias.shape[-1]
+            bias = jnp.pad(bias, [(0, 0)] * (bias.ndim - 1) + [(added, 0)])
+        scores_BHTS = jnp.einsum("bhtk,bhsk->bhts", q_BHTK, k_BHSK, preferred_element_type=jnp.float32)
+        weights_BHTS = jax.nn.softmax(scores_BHTS + bias, axis=-1).astype(x_BTD.dtype)
+        weights_BHTS = dropout(weights_BHTS, self.dropout_rate, key)
+        y_BHTK = jnp.einsum("bhts,bhsk->bhtk", weights_BHTS, v_BHSK, preferred_element_type=jnp.float32).astype(x_BTD.dtype)
+        batch, heads, length, width = y_BHTK.shape
+        return self.out(y_BHTK.transpose(0, 2, 1, 3).reshape(batch, length, heads * width))
+
+
+def _before(prefix_HPK: Array, seq_BHSK: Array) -> Array:
+    prefix_BHPK = jnp.broadcast_to(prefix_HPK.astype(seq_BHSK.dtype), (seq_BHSK.shape[0], *prefix_HPK.shape))
+    return jnp.concatenate([prefix_BHPK, seq_BHSK], axis=2)
+
+
+class Mlp(nnx.Module):
+    """The feed-forward layer: ReLU (T5 v1.0) or gated GELU (T5 v1.1; Shazeer 2020). Socket: `scale`, on the inner activation."""
+
+    def __init__(self, rngs: nnx.Rngs, *, width: int, inner: int, gated: bool, dropout_rate: float, dtype: str):
+        self.wi = Linear(rngs, (width, inner), std=width**-0.5, axes=("embed", "mlp"), dtype=dtype)
+        self.gate = Linear(rngs, (width, inner), std=width**-0.5, axes=("embed", "mlp"), dtype=dtype) if gated else nnx.data(None)
+        self.wo = Linear(rngs, (inner, width), std=inner**-0.5, axes=("mlp", "embed"), dtype=dtype)
+        self.dropout_rate = dropout_rate
+        self.scale: Socket = nnx.data(None)
+
+    def __call__(self, x_BSD: Array, *, key: Array | None = None) -> Array:
+        if self.gate is None:
+            h_BSF = jax.nn.relu(self.wi(x_BSD))
+        else:
+            h_BSF = jax.nn.gelu(self.gate(x_BSD), approximate=True) * self.wi(x_BSD)
+        if self.scale is not None:
+            h_BSF = h_BSF * jnp.broadcast_to(self.scale().astype(h_BSF.dtype), h_BSF.shape)
+        return self.wo(dropout(h_BSF, self.dropout_rate, key))
