@@ -2,12 +2,12 @@
 
 Sounds. A syllable is a consonant (b d g k l m n p r s t v z), a vowel (a e i o u) and, in a first syllable only, perhaps an n.
 A content word has two syllables, and its last vowel tells its part of speech: nouns end in -a or -o, verbs in -i, adjectives in -u,
-numbers and adverbs in -e. Names of people and places stay as they are.
+numbers and the like in -ei. Names of people and places stay as they are.
 
 Grammar.
 - The verb comes first, then the subject, then the object, then the rest: `Veni Mara dako` is "Mara sees a dog".
 - "To be" is the verb `es`: `Es Mara tilu` is "Mara is tall".
-- Adjectives and numbers follow their noun, the adjective first: `dako bigu tere` is "three big dogs". No articles, no plurals, no tenses.
+- Adjectives and numbers follow their noun, the adjective first: `dako bigu terei` is "three big dogs". No articles, no plurals, no tenses.
 - `ne` before the verb denies: `Ne es Mara tilu` is "Mara is not tall". `kai` at the end asks: `Es Mara tilu kai?`.
 - `zo` before an adjective compares and `da` stands for "than": `Es Mara zo tilu da Tom`. `zozo` makes the superlative.
 - Clauses and phrases are joined with `ai` ("and"). `Eja` is "yes", `Nela` is "no", `ro` stands before what is given, said or moved to someone.
@@ -52,7 +52,7 @@ FUNCTION_WORDS: Mapping[str, str] = {
 
 _CONSONANTS = "bdgklmnprstvz"
 _VOWELS = "aeiou"
-_LAST_VOWELS: Mapping[Part, str] = {"noun": "ao", "verb": "i", "adjective": "u", "other": "e"}
+_ENDINGS: Mapping[Part, tuple[str, ...]] = {"noun": ("a", "o"), "verb": ("i",), "adjective": ("u",), "other": ("ei",)}
 
 
 def coin(words: Iterable[str], part: Part, *, avoid: Iterable[str] = ()) -> dict[str, str]:
@@ -75,7 +75,7 @@ def coin(words: Iterable[str], part: Part, *, avoid: Iterable[str] = ()) -> dict
 
 def _form(seed: str, part: Part) -> str:
     first, vowel, nasal, second, last = hashlib.sha256(seed.encode()).digest()[:5]
-    endings = _LAST_VOWELS[part]
+    endings = _ENDINGS[part]
     start = _CONSONANTS[first % len(_CONSONANTS)] + _VOWELS[vowel % len(_VOWELS)] + ("n" if nasal % 4 == 0 else "")
     return start + _CONSONANTS[second % len(_CONSONANTS)] + endings[last % len(endings)]
 

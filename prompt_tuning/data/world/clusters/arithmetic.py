@@ -1,0 +1,311 @@
+"""Arithmetic in words, zero to twenty: is a sum right, who has more, is it more or fewer than before, how many are there now.
+
+Addends go from zero to ten. `arithmetic_true` and `arithmetic_more` can also be drawn in Tavi.
+Out of domain the names, the things and the sentences are others; the numbers are the same.
+"""
+
+import random
+from collections.abc import Mapping
+
+from prompt_tuning.data.templates import Template
+from prompt_tuning.data.world.clusters.words_lexicon import NAMES, NUMBERS, THINGS, capital, counted, people, pronoun
+from prompt_tuning.data.world.task import Domain, Language, Row, WorldTask
+from prompt_tuning.data.world.tavi import Tavi, coin
+
+TAVI = Tavi(
+    coin((many for things in THINGS.values() for _, many in things), "noun")
+    | coin(("have",), "verb")
+    | coin(("true", "false"), "adjective")
+    | coin(NUMBERS, "other")
+)
+
+# What is claimed of two numbers: (sentence, sign). `first` and `second` are the numbers, `result` what they are said to make.
+_CLAIMS: Mapping[Domain, tuple[tuple[str, int], ...]] = {
+    "in": (
+        ("{name} says that {first} plus {second} is {result}.", 1),
+        ("{name} has {first} {things} and {other} has {second}, so together they have {result}.", 1),
+        ("{name} says that {first} minus {second} is {result}.", -1),
+    ),
+    "out": (
+        ("{name} put {first} {things} to {second} others, which makes {result} in all.", 1),
+        ("In the notes of {name}, {first} and {second} make {result}.", 1),
+        ("In the notes of {name}, {second} from {first} leaves {result}.", -1),
+    ),
+}
+# One-step stories: (sentences, sign).
+_STORIES: Mapping[Domain, tuple[tuple[str, int], ...]] = {
+    "in": (
+        ("{name} had {some}. {Pronoun} gave {second} to {other}.", -1),
+        ("{name} had {some}. {Pronoun} lost {second} of them.", -1),
+        ("{name} had {some}. {Pronoun} got {second} more from {other}.", 1),
+        ("{name} had {some}. {Pronoun} found {second} more.", 1),
+    ),
+    "out": (
+        ("{name} owned {some} and sold {second} of them to {other}.", -1),
+        ("There were {some} on the shelf, and {name} took {second} away.", -1),
+        ("{name} owned {some} and bought {second} more from {other}.", 1),
+        ("There were {some} on the shelf, and {name} put {second} more there.", 1),
+    ),
+}
+_PAIRS: Mapping[Domain, tuple[str, ...]] = {
+    "in": ("{first} has {some}. {second} has {others}.", "{first} has {some} and {second} has {others}."),
+    "out": ("{some} belong to {first}, {others} to {second}.", "{first} owns {some}, while {second} owns {others}."),
+}
+_CHANGES: Mapping[Domain, tuple[str, ...]] = {
+    "in": ("In the morning {name} had {some}. In the evening {pronoun} had {others}.", "{name} had {some} at first and {others} at last."),
+    "out": ("On Monday {name} owned {some}, on Friday {others}.", "Last year {name} owned {some}. This year {pronoun} owns {others}."),
+}
+_MORE_FEWER_SAME = ("fewer", "the same", "more")
+
+
+def _operands(rng: random.Random, sign: int) -> tuple[int, int, int]:
+    """Two numbers and what they make; both addends are at most ten."""
+    small, other = rng.randrange(11), rng.randrange(11)
+    return (small, other, small + other) if sign > 0 else (small + other, other, small)
+
+
+def _wrong(rng: random.Random, result: int) -> int:
+    return rng.choice([number for number in range(max(0, result - 4), min(20, result + 4) + 1) if number != result])
+
+
+def _claim(rng: random.Random, domain: Domain, right: bool) -> tuple[str, int]:
+    """A claim, and the number that would be right."""
+    frame, sign = rng.choice(_CLAIMS[domain])
+    first, second, result = _operands(rng, sign)
+    said = result if right else _wrong(rng, result)
+    name, other = people(rng, domain, 2)
+    one, many = rng.choice(THINGS[domain])
+    numbers = {"first": NUMBERS[first], "second": NUMBERS[second], "result": NUMBERS[said]}
+    return frame.format(name=name, other=other, things=one if first == 1 else many, **numbers), result
+
+
+def _tavi_claim(rng: random.Random, domain: Domain, right: bool) -> str:
+    """In Tavi: a person has a number of things and another number; so many they are."""
+    first, second, result = _operands(rng, 1)
+    said = result if right else _wrong(rng, result)
+    name = rng.choice(NAMES[domain])
+    things = rng.choice(THINGS[domain])[1]
+    return TAVI.say(
+        TAVI.clause("have", name, object=(things, NUMBERS[first], "and", NUMBERS[second])),
+        TAVI.clause("be", things, complement=NUMBERS[said]),
+    )
+
+
+def _draw_true(rng: random.Random, domain: Domain, language: Language) -> Row:
+    label = rng.randrange(2)
+    text = _tavi_claim(rng, domain, bool(label)) if language == "tavi" else _claim(rng, domain, bool(label))[0]
+    return {"text": text, "label": label}
+
+
+def _two_owners(rng: random.Random, domain: Domain, language: Language) -> tuple[str, list[str], list[int], tuple[str, str]]:
+    """A text on two people and how many things they have, the people, their numbers, the thing."""
+    names = people(rng, domain, 2)
+    numbers = rng.sample(range(21), 2)
+    thing = rng.choice(THINGS[domain])
+    if language == "tavi":
+        has = [TAVI.clause("have", name, object=(thing[1], NUMBERS[number])) for name, number in zip(names, numbers, strict=True)]
+        return TAVI.say(*has), names, numbers, thing
+    some, others = (counted(number, thing) for number in numbers)
+    text = rng.choice(_PAIRS[domain]).format(first=names[0], second=names[1], some=some, others=others)
+    return capital(text), names, numbers, thing
+
+
+def _draw_more(rng: random.Random, domain: Domain, language: Language) -> Row:
+    text, names, numbers, _ = _two_owners(rng, domain, language)
+    return {"text": text, "first": names[0], "second": names[1], "label": int(numbers[1] > numbers[0])}
+
+
+def _change(rng: random.Random, domain: Domain) -> tuple[str, int, str, tuple[str, str]]:
+    """A text on how many things a person had at two times, the label, the person, the thing."""
+    label = rng.randrange(3)
+    low, high = sorted(rng.sample(range(21), 2))
+    before, after = ((high, low), (low, low), (low, high))[label]
+    name = rng.choice(NAMES[domain])
+    thing = rng.choice(THINGS[domain])
+    frame = rng.choice(_CHANGES[domain])
+    return frame.format(name=name, pronoun=pronoun(name), some=counted(before, thing), others=NUMBERS[after]), label, name, thing
+
+
+def _draw_change(rng: random.Random, domain: Domain, language: Language) -> Row:
+    text, label, _, _ = _change(rng, domain)
+    return {"text": text, "label": label}
+
+
+def _story(rng: random.Random, domain: Domain) -> tuple[str, int, tuple[str, str], str]:
+    frame, sign = rng.choice(_STORIES[domain])
+    first, second, result = _operands(rng, sign)
+    name, other = people(rng, domain, 2)
+    thing = rng.choice(THINGS[domain])
+    some = counted(first, thing)
+    if first == 1:
+        frame = frame.replace("There were", "There was")
+    text = frame.format(name=name, other=other, Pronoun=capital(pronoun(name)), some=some, second=NUMBERS[second])
+    return text, result, thing, name
+
+
+def _draw_now(rng: random.Random, domain: Domain, language: Language) -> Row:
+    text, result, thing, _ = _story(rng, domain)
+    return {"text": text, "number": NUMBERS[result], "things": thing[1]}
+
+
+def _say_fact(rng: random.Random, domain: Domain) -> str:
+    facts = []
+    for _ in range(rng.choice((2, 3))):
+        sign = rng.choice((1, 1, -1))
+        first, second, result = (NUMBERS[number] for number in _operands(rng, sign))
+        if sign > 0:
+            facts.append(rng.choice((f"{first} plus {second} is {result}.", f"{first} and {second} make {result}.")))
+        else:
+            facts.append(rng.choice((f"{first} minus {second} is {result}.", f"{second} from {first} leaves {result}.")))
+    return " ".join(capital(fact) for fact in facts)
+
+
+def _say_claim(rng: random.Random, domain: Domain) -> str:
+    right = rng.random() < 0.5
+    text, result = _claim(rng, domain, right)
+    number = NUMBERS[result]
+    name = rng.choice([name for name in NAMES[domain] if name not in text])
+    if right:
+        ends = ("That is true.", f"That is right, it is {number}.", f"Yes, it is {number}.", f"{name} finds it true.", "There is no mistake in it.")
+    else:
+        ends = (
+            "That is false.",
+            f"That is wrong, it is {number}.",
+            f"No, it is {number}.",
+            f"{name} finds it false.",
+            f"There is a mistake in it, for it is {number}.",
+        )
+    return f"{text} {rng.choice(ends)}"
+
+
+def _say_more(rng: random.Random, domain: Domain) -> str:
+    text, names, numbers, (_, many) = _two_owners(rng, domain, "english")
+    if numbers[1] > numbers[0]:
+        names = names[::-1]
+    more, fewer = names
+    ends = (
+        f"So {more} has more {many} than {fewer}.",
+        f"Who has more? It is {more}.",
+        f"The one with more {many} is {more}, and the one with fewer is {fewer}.",
+        f"{more} has the larger number.",
+        f"{fewer} has fewer, and {more} has more.",
+        f"{more} wins this time.",
+    )
+    return f"{text} {rng.choice(ends)}"
+
+
+def _say_change(rng: random.Random, domain: Domain) -> str:
+    text, label, name, (_, many) = _change(rng, domain)
+    what = ("fewer", "the same", "more")[label]
+    ends = (
+        f"In the end it was {('fewer', 'the same number', 'more')[label]}.",
+        f"So the {many} of {name} {('became fewer', 'stayed the same', 'became more')[label]}.",
+        f"Were there more, fewer or the same? It was {what}.",
+        f"The number {('went down', 'stayed the same', 'went up')[label]}.",
+        f"Compared with before, that is {what}.",
+    )
+    return f"{text} {rng.choice(ends)}"
+
+
+def _say_story(rng: random.Random, domain: Domain) -> str:
+    text, result, thing, name = _story(rng, domain)
+    ends = (
+        f"Now there are {NUMBERS[result]}.",
+        f"That makes {counted(result, thing)}.",
+        f"How many are there then? The answer is {NUMBERS[result]}.",
+        f"Then {name} counted {counted(result, thing)}.",
+        f"{capital(NUMBERS[result])}, that was the number in the end.",
+    )
+    return f"{text} {rng.choice(ends)}"
+
+
+def _say_order(rng: random.Random, domain: Domain) -> str:
+    if rng.random() < 0.5:
+        start = rng.randrange(15)
+        numbers = NUMBERS[start : start + rng.choice((4, 5, 6))]
+        return f"{rng.choice(NAMES[domain])} counted {', '.join(numbers)}."
+    low, high = sorted(rng.sample(range(21), 2))
+    return rng.choice(
+        (
+            f"{capital(NUMBERS[high])} is more than {NUMBERS[low]}, and {NUMBERS[low]} is less than {NUMBERS[high]}.",
+            f"Of {NUMBERS[low]} and {NUMBERS[high]}, {NUMBERS[high]} is the larger number.",
+            f"Of {NUMBERS[high]} and {NUMBERS[low]}, {NUMBERS[high]} is the larger number.",
+        )
+    )
+
+
+def _say_tavi(rng: random.Random, domain: Domain) -> str:
+    kind = rng.randrange(4)
+    if kind == 0:
+        first, second, result = (NUMBERS[number] for number in _operands(rng, 1))
+        line = TAVI.say(TAVI.clause("be", (first, "and", second), complement=result))
+        return f"{line} {capital(first)} and {second} make {result}." if rng.random() < 0.6 else line
+    if kind == 1:
+        name, number = rng.choice(NAMES[domain]), rng.randrange(21)
+        thing = rng.choice(THINGS[domain])
+        line = TAVI.say(TAVI.clause("have", name, object=(thing[1], NUMBERS[number])))
+        return f"{line} In English, {name} has {counted(number, thing)}."
+    if kind == 2:
+        right = rng.random() < 0.5
+        if right:
+            ends = (f"Eja, es {TAVI.word('true')}.", "Yes, that is true.", "That is true.", "That is right.")
+        else:
+            ends = (f"Nela, es {TAVI.word('false')}.", "No, that is false.", "That is false.", "That is wrong.")
+        return f"{_tavi_claim(rng, domain, right)} {rng.choice(ends)}"
+    text, names, numbers, thing = _two_owners(rng, domain, "tavi")
+    more, fewer = names if numbers[0] > numbers[1] else names[::-1]
+    tavi = TAVI.say(TAVI.clause("have", more, object=(thing[1], "more"), complement=("than", fewer)))
+    return f"{text} {rng.choice((tavi, f'So {more} has more.', f'Who has more? It is {more}.'))}"
+
+
+_SKILLS = (_say_fact, _say_claim, _say_more, _say_change, _say_story, _say_order, _say_tavi)
+_WEIGHTS = (15, 24, 15, 13, 18, 5, 10)
+
+
+def passages(rng: random.Random, domain: Domain) -> str:
+    """One passage of prose on numbers (1 to 4 sentences), one in ten of them in Tavi."""
+    return rng.choices(_SKILLS, _WEIGHTS)[0](rng, domain)
+
+
+_CLASSIFIED = ("accuracy", "f1_macro")
+
+TASKS: tuple[WorldTask, ...] = (
+    WorldTask(
+        name="arithmetic_true",
+        cluster="arithmetic",
+        draw=_draw_true,
+        key_fields=("text",),
+        plain=Template("sum: {text}", answer_choices=("false", "true"), name="plain"),
+        templates=(),
+        metrics=_CLASSIFIED,
+        languages=("english", "tavi"),
+    ),
+    WorldTask(
+        name="arithmetic_more",
+        cluster="arithmetic",
+        draw=_draw_more,
+        key_fields=("text",),
+        plain=Template("more: {text}", answer_choices=("{first}", "{second}"), name="plain"),
+        templates=(),
+        metrics=_CLASSIFIED,
+        languages=("english", "tavi"),
+    ),
+    WorldTask(
+        name="arithmetic_change",
+        cluster="arithmetic",
+        draw=_draw_change,
+        key_fields=("text",),
+        plain=Template("change: {text}", answer_choices=_MORE_FEWER_SAME, name="plain"),
+        templates=(),
+        metrics=_CLASSIFIED,
+    ),
+    WorldTask(
+        name="arithmetic_now",
+        cluster="arithmetic",
+        draw=_draw_now,
+        key_fields=("text",),
+        plain=Template("story: {text}", "{number}", name="plain"),
+        templates=(),
+        metrics=("exact_match",),
+    ),
+)

@@ -1,0 +1,255 @@
+"""Order: who of three is the tallest, does a comparison follow from two others, which of two things came first.
+
+`ordering_most` and `ordering_follows` can also be drawn in Tavi.
+Out of domain the names, the qualities, the deeds and the sentences are others.
+"""
+
+import dataclasses
+import random
+from collections.abc import Mapping
+
+from prompt_tuning.data.templates import Template
+from prompt_tuning.data.world.clusters.words_lexicon import NAMES, capital, people, pronoun
+from prompt_tuning.data.world.task import Domain, Language, Row, WorldTask
+from prompt_tuning.data.world.tavi import Tavi, coin
+
+
+@dataclasses.dataclass(frozen=True)
+class Quality:
+    """Two opposite adjectives, each plain, compared and at its most."""
+
+    up: tuple[str, str, str]
+    down: tuple[str, str, str]
+
+
+QUALITIES: Mapping[Domain, tuple[Quality, ...]] = {
+    "in": (
+        Quality(("tall", "taller", "tallest"), ("short", "shorter", "shortest")),
+        Quality(("old", "older", "oldest"), ("young", "younger", "youngest")),
+        Quality(("fast", "faster", "fastest"), ("slow", "slower", "slowest")),
+    ),
+    "out": (
+        Quality(("strong", "stronger", "strongest"), ("weak", "weaker", "weakest")),
+        Quality(("rich", "richer", "richest"), ("poor", "poorer", "poorest")),
+    ),
+}
+DEEDS: Mapping[Domain, tuple[str, ...]] = {
+    "in": (
+        *("swept the floor", "washed the dog", "baked the bread", "fed the cat", "painted the door", "called a friend"),
+        *("read the paper", "closed the window", "made the tea", "cut the grass", "cleaned the lamp", "wrote a letter"),
+    ),
+    "out": (
+        *("fixed the roof", "sold the horse", "packed the bag", "moved the bed", "opened the shop", "counted the money"),
+        *("watered the plants", "printed the map", "locked the gate", "heard the bell", "emptied the box", "mended the net"),
+    ),
+}
+# How a chain of three is told: what stands between the two comparisons.
+_LINKS: Mapping[Domain, tuple[str, ...]] = {"in": (". ",), "out": (", and ", ", while ")}
+# How two deeds are told: (sentence, whether the deed named first came first).
+_EVENTS: Mapping[Domain, tuple[tuple[str, bool], ...]] = {
+    "in": (
+        ("{name} {first} before {pronoun} {second}.", True),
+        ("{name} {first} after {pronoun} {second}.", False),
+        ("After {pronoun} {first}, {name} {second}.", True),
+        ("Before {pronoun} {first}, {name} {second}.", False),
+    ),
+    "out": (
+        ("{name} had already {first} when {pronoun} {second}.", True),
+        ("When {pronoun} {first}, {name} had already {second}.", False),
+        ("Earlier {name} {first}, and later {pronoun} {second}.", True),
+        ("Later {name} {first}, and earlier {pronoun} {second}.", False),
+    ),
+}
+TAVI = Tavi(coin((side[0] for both in QUALITIES.values() for quality in both for side in (quality.up, quality.down)), "adjective"))
+
+
+def _compare(upper: str, lower: str, quality: Quality, *, upward: bool, language: Language) -> str:
+    """A clause without its stop that says `upper` has more of the quality than `lower`, from either end."""
+    side = quality.up if upward else quality.down
+    subject, other = (upper, lower) if upward else (lower, upper)
+    if language == "tavi":
+        return TAVI.clause("be", subject, complement=("more", side[0], "than", other))
+    return f"{subject} is {side[1]} than {other}"
+
+
+def _chain(rng: random.Random, domain: Domain, language: Language) -> tuple[str, list[str], Quality]:
+    """Three people told in two comparisons in any order, the people from most to least, the quality."""
+    names = people(rng, domain, 3)
+    quality = rng.choice(QUALITIES[domain])
+    clauses = [_compare(*pair, quality, upward=rng.random() < 0.5, language=language) for pair in (names[:2], names[1:])]
+    rng.shuffle(clauses)
+    if language == "tavi":
+        return TAVI.say(*clauses), names, quality
+    return capital(rng.choice(_LINKS[domain]).join(clauses)) + ".", names, quality
+
+
+def _draw_most(rng: random.Random, domain: Domain, language: Language) -> Row:
+    text, names, quality = _chain(rng, domain, language)
+    up = rng.random() < 0.5
+    answer = names[0] if up else names[2]
+    choices = rng.sample(names, 3)
+    row: Row = {"text": text, "most": (quality.up if up else quality.down)[2], "label": choices.index(answer)}
+    return row | {f"choice{index}": choice for index, choice in enumerate(choices)}
+
+
+def _draw_follows(rng: random.Random, domain: Domain, language: Language) -> Row:
+    text, names, quality = _chain(rng, domain, language)
+    label = rng.randrange(2)
+    pair = (names[0], names[2]) if label else (names[2], names[0])
+    claim = _compare(*pair, quality, upward=rng.random() < 0.5, language=language)
+    return {"text": text, "claim": capital(claim) + ".", "label": label}
+
+
+def _events(rng: random.Random, domain: Domain) -> tuple[str, str, list[str], bool]:
+    """A sentence on two deeds, who did them, the deeds as named, and whether the first named came first."""
+    name = rng.choice(NAMES[domain])
+    deeds = rng.sample(DEEDS[domain], 2)
+    frame, in_order = rng.choice(_EVENTS[domain])
+    text = capital(frame.format(name=name, pronoun=pronoun(name), first=deeds[0], second=deeds[1]))
+    return text, name, deeds, in_order
+
+
+def _draw_first(rng: random.Random, domain: Domain, language: Language) -> Row:
+    text, name, deeds, in_order = _events(rng, domain)
+    return {"text": text, "name": name, "event0": deeds[0], "event1": deeds[1], "label": 0 if in_order else 1}
+
+
+def _say_most(rng: random.Random, domain: Domain) -> str:
+    text, names, quality = _chain(rng, domain, "english")
+    ends = []
+    for name, side in rng.sample([(names[0], quality.up), (names[2], quality.down)], rng.choice((1, 2))):
+        most = side[2]
+        ends.append(
+            rng.choice(
+                (
+                    f"So the {most} is {name}.",
+                    f"{name} is the {most} of all.",
+                    f"Who is the {most} here? That would be {name}.",
+                    f"The {most} one was {name}.",
+                    f"None of them is {side[1]} than {name}.",
+                )
+            )
+        )
+    return " ".join([text, *ends])
+
+
+def _say_follows(rng: random.Random, domain: Domain) -> str:
+    text, names, quality = _chain(rng, domain, "english")
+    upward = rng.random() < 0.5
+    right = rng.random() < 0.5
+    pair = (names[0], names[2]) if right else (names[2], names[0])
+    claim = _compare(*pair, quality, upward=upward, language="english")
+    subject, rest = claim.split(" is ")
+    judge = rng.choice([name for name in NAMES[domain] if name not in names])
+    if right:
+        ends = (
+            f"Is {subject} {rest}? Yes.",
+            f"{judge} said that {claim}, and that is true.",
+            f"{judge} thinks that {claim}. {judge} is right.",
+            f"Therefore {claim}.",
+            f"Does it follow that {claim}? Yes, it does.",
+            f"{claim}, that is true.",
+        )
+    else:
+        truth = _compare(names[0], names[2], quality, upward=not upward, language="english")
+        ends = (
+            f"Is {subject} {rest}? No.",
+            f"{judge} said that {claim}, and that is false.",
+            f"{judge} thinks that {claim}. {judge} is wrong.",
+            f"Therefore {subject} is not {rest}.",
+            f"Does it follow that {claim}? No, {truth}.",
+            f"{claim}, that is false.",
+        )
+    return f"{text} {rng.choice(ends)}"
+
+
+def _say_events(rng: random.Random, domain: Domain) -> str:
+    text, name, deeds, in_order = _events(rng, domain)
+    first, second = deeds if in_order else deeds[::-1]
+    who = capital(pronoun(name))
+    ends = (
+        f"So first {pronoun(name)} {first}.",
+        f"The first thing was that {name} {first}.",
+        f"What did {name} do first? {who} {first}.",
+        f"{who} {first} first and {second} last.",
+        f"In the beginning {name} {first}, and in the end {pronoun(name)} {second}.",
+        f"{who} {second} only later.",
+    )
+    return f"{text} {rng.choice(ends)}"
+
+
+def _say_plain(rng: random.Random, domain: Domain) -> str:
+    first, second = people(rng, domain, 2)
+    quality = rng.choice(QUALITIES[domain])
+    one, two = rng.sample(DEEDS[domain], 2)
+    return rng.choice(
+        (
+            f"{first} is {quality.up[1]} than {second}, so {second} is {quality.down[1]} than {first}.",
+            f"{first} is {quality.down[1]} than {second}. That means that {second} is {quality.up[1]}.",
+            f"{first} {one} and {second} {two}. Both were tired.",
+        )
+    )
+
+
+def _say_tavi(rng: random.Random, domain: Domain) -> str:
+    kind = rng.randrange(4)
+    if kind == 0:
+        upper, lower = people(rng, domain, 2)
+        quality, upward = rng.choice(QUALITIES[domain]), rng.random() < 0.5
+        tavi, english = (_compare(upper, lower, quality, upward=upward, language=language) for language in ("tavi", "english"))
+        return f"{TAVI.say(tavi)} In English, {english}."
+    text, names, quality = _chain(rng, domain, "tavi")
+    if kind == 1:
+        name, side = rng.choice(((names[0], quality.up), (names[2], quality.down)))
+        most = TAVI.say(TAVI.clause("be", name, complement=("most", side[0])))
+        return f"{text} {rng.choice((most, f'So the {side[2]} is {name}.', f'{name} is the {side[2]} of all.'))}"
+    right = rng.random() < 0.5
+    pair = (names[0], names[2]) if right else (names[2], names[0])
+    claim = _compare(*pair, quality, upward=rng.random() < 0.5, language="tavi")
+    if kind == 2:
+        return f"{text} {TAVI.say(claim + ' kai')} {rng.choice(('Eja', 'Yes') if right else ('Nela', 'No'))}."
+    return f"{text} {TAVI.say(claim)} {rng.choice(('That is true.', 'That is right.') if right else ('That is false.', 'That is wrong.'))}"
+
+
+_SKILLS = (_say_most, _say_follows, _say_events, _say_plain, _say_tavi)
+_WEIGHTS = (28, 30, 24, 8, 10)
+
+
+def passages(rng: random.Random, domain: Domain) -> str:
+    """One passage of prose on who or what comes first (1 to 4 sentences), one in ten of them in Tavi."""
+    return rng.choices(_SKILLS, _WEIGHTS)[0](rng, domain)
+
+
+_CLASSIFIED = ("accuracy", "f1_macro")
+
+TASKS: tuple[WorldTask, ...] = (
+    WorldTask(
+        name="ordering_most",
+        cluster="ordering",
+        draw=_draw_most,
+        key_fields=("text", "most"),
+        plain=Template("order: {text} find: {most}", answer_choices=("{choice0}", "{choice1}", "{choice2}"), name="plain"),
+        templates=(),
+        metrics=_CLASSIFIED,
+        languages=("english", "tavi"),
+    ),
+    WorldTask(
+        name="ordering_follows",
+        cluster="ordering",
+        draw=_draw_follows,
+        key_fields=("text", "claim"),
+        plain=Template("order: {text} claim: {claim}", answer_choices=("no", "yes"), name="plain"),
+        templates=(),
+        metrics=_CLASSIFIED,
+        languages=("english", "tavi"),
+    ),
+    WorldTask(
+        name="ordering_first",
+        cluster="ordering",
+        draw=_draw_first,
+        key_fields=("text",),
+        plain=Template("first: {text}", answer_choices=("{event0}", "{event1}"), name="plain"),
+        templates=(),
+        metrics=_CLASSIFIED,
+    ),
+)
