@@ -12,10 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from prompt_tuning.data.features import EOS_ID, PAD_ID, START_ID
 from prompt_tuning.models.t5 import T5
-
-PAD_ID = 0
-EOS_ID = 1
 
 
 def generate(
@@ -33,16 +31,17 @@ def generate(
       model: the model, with whatever a method plugged into it.
       batch: `encoder_input_tokens` and `encoder_segment_ids` [B, S] and, where there is an encoder prompt, `encoder_prompt_slots` [B, S];
         `decoder_start_tokens` [B, T] and `decoder_start_slots` [B, T] say what stands in the decoder before the first generated token
-        (`evaluation.decoder_start` makes them). Without them the decoder starts from the padding token alone, as T5 does.
+        (`data.features.decoder_start`). Without them the decoder starts from the padding token alone, as T5 does.
       max_tokens: the most tokens a row may have, the end token included; at least 1. Static under jit.
-      temperature: 0 takes the likeliest token (the smallest id of equals); above 0 draws from softmax(logits / temperature). Static under jit.
+      temperature: 0 takes the likeliest token (the smallest id of equals), above 0 draws from softmax(logits / temperature). Static
+        under jit.
       keys_B: a random key a row, wanted when the temperature is above 0; a row's draws depend on its own key only.
       eos_id: the end token.
     """
     assert max_tokens >= 1, max_tokens
     assert temperature == 0.0 or keys_B is not None, "sampling wants a key for each row"
     rows = batch["encoder_input_tokens"].shape[0]
-    start_BT = jnp.asarray(batch.get("decoder_start_tokens", np.zeros((rows, 1), np.int32)))
+    start_BT = jnp.asarray(batch.get("decoder_start_tokens", np.full((rows, 1), START_ID, np.int32)))
     encoded_BSD = model.encode(
         jnp.asarray(batch["encoder_input_tokens"]),
         slots_BS=_optional(batch, "encoder_prompt_slots"),
@@ -73,6 +72,16 @@ def generate(
     tokens_BT = jnp.full((rows, max_tokens), PAD_ID, jnp.int32).at[:, 0].set(first_B)
     state = (jnp.int32(1), tokens_BT, first_B, first_B == eos_id, cache)
     return jax.lax.while_loop(unfinished, advance, state)[1]
+
+
+def take_rows(cache: dict[str, jax.Array], rows_R: jax.Array) -> dict[str, jax.Array]:
+    """A cache whose row r is row `rows_R[r]` of the given one: several continuations of one input share what the encoder gave."""
+    batch_axis = {"filled": None, "cross_mask": 0}
+    taken = {}
+    for name, value in cache.items():
+        axis = batch_axis.get(name, 1)
+        taken[name] = value if axis is None else jnp.take(value, rows_R, axis=axis)
+    return taken
 
 
 def without_end(tokens: Sequence[int] | np.ndarray, *, eos_id: int = EOS_ID) -> list[int]:
