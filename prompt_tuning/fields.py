@@ -39,7 +39,7 @@ def describe(hint: Any) -> str:
 
 
 def fits(value: Any, hint: Any, *, opaque: tuple[type, ...] = ()) -> bool:
-    """Whether a literal may stand for a field of this type; what cannot be judged passes: other types, and values of classes in `opaque`."""
+    """Whether a literal may stand for a field of this type; what cannot be judged passes: other types, values of classes in `opaque`."""
     if hint is Any or isinstance(value, opaque):
         return True
     origin, args = typing.get_origin(hint), typing.get_args(hint)
