@@ -33,6 +33,8 @@ class WorldTask:
       templates: ten instructions, some of them turned around.
       metrics: names in `prompt_tuning.data.metrics`; the first is the main one.
       languages: the languages the task can be drawn in.
+      split_fields: the fields whose content decides the split where that is coarser than `key_fields`: closed-book facts are split by the
+        person they are about, so that no person is in two splits. Empty: `key_fields`.
     """
 
     name: str
@@ -43,6 +45,7 @@ class WorldTask:
     templates: tuple[Template, ...]
     metrics: tuple[str, ...]
     languages: tuple[Language, ...] = ("english",)
+    split_fields: tuple[str, ...] = ()
 
     @property
     def is_classification(self) -> bool:
@@ -52,7 +55,7 @@ class WorldTask:
 
 def split_of(task: WorldTask, row: Row) -> Split:
     """The split a row belongs to: 80% train, 10% validation, 10% test, by a hash of its content."""
-    content = "\x1f".join([task.name, *(str(row[field]) for field in task.key_fields)])
+    content = "\x1f".join([task.name, *(str(row[field]) for field in task.split_fields or task.key_fields)])
     bucket = hashlib.sha256(content.encode()).digest()[0]
     return "train" if bucket < 205 else "validation" if bucket < 231 else "test"
 
