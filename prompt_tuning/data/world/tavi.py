@@ -10,7 +10,8 @@ Grammar.
 - Adjectives and numbers follow their noun, the adjective first: `dako bigu terei` is "three big dogs". No articles, no plurals, no tenses.
 - `ne` before the verb denies: `Ne es Mara tilu` is "Mara is not tall". `kai` at the end asks: `Es Mara tilu kai?`.
 - `zo` before an adjective compares and `da` stands for "than": `Es Mara zo tilu da Tom`. `zozo` makes the superlative.
-- Clauses and phrases are joined with `ai` ("and"). `Eja` is "yes", `Nela` is "no", `ro` stands before what is given, said or moved to someone.
+- Clauses and phrases are joined with `ai` ("and"). `Eja` is "yes", `Nela` is "no".
+- `ro` ("to") stands before the one to whom something is given, said or brought.
 - `lo` before a noun is "whose": `dako lo Mara` is "Mara's dog". `sa` is "but".
 
 The words of the examples are only to show the shape; a dictionary comes from `coin`.

@@ -166,7 +166,13 @@ def _say_claim(rng: random.Random, domain: Domain) -> str:
     number = NUMBERS[result]
     name = rng.choice([name for name in NAMES[domain] if name not in text])
     if right:
-        ends = ("That is true.", f"That is right, it is {number}.", f"Yes, it is {number}.", f"{name} finds it true.", "There is no mistake in it.")
+        ends = (
+            "That is true.",
+            f"That is right, it is {number}.",
+            f"Yes, it is {number}.",
+            f"{name} finds it true.",
+            "There is no mistake in it.",
+        )
     else:
         ends = (
             "That is false.",
@@ -268,6 +274,8 @@ def passages(rng: random.Random, domain: Domain) -> str:
 
 
 _CLASSIFIED = ("accuracy", "f1_macro")
+_OWNERS = ("{first}", "{second}")
+_OWNERS_TURNED = ("{second}", "{first}")
 
 TASKS: tuple[WorldTask, ...] = (
     WorldTask(
@@ -276,7 +284,18 @@ TASKS: tuple[WorldTask, ...] = (
         draw=_draw_true,
         key_fields=("text",),
         plain=Template("sum: {text}", answer_choices=("false", "true"), name="plain"),
-        templates=(),
+        templates=(
+            Template("{text}\nIs the number right?", answer_choices=("no", "yes"), name="right"),
+            Template("True or false? {text}", answer_choices=("false", "true"), name="true"),
+            Template("Check the sum in this sentence. {text}\n{options}", answer_choices=("wrong", "right"), name="check"),
+            Template("{text} Did someone count correctly?", answer_choices=("no", "yes"), name="count"),
+            Template("Read and judge the arithmetic.\n{text}\nJudgement:", answer_choices=("false", "true"), name="judge"),
+            Template("Is there a mistake in the numbers? {text}", answer_choices=("yes", "no"), name="mistake"),
+            Template("{text}\nThe result given is:\n{options}", answer_choices=("false", "true"), name="result"),
+            Template("Do these numbers agree with each other? {text}\n{options}", answer_choices=("no", "yes"), name="agree"),
+            Template("Write a sentence on numbers that is {answer}.", "{text}", ("false", "true"), turned_around=True, name="write"),
+            Template("Give me a {answer} calculation in words.", "{text}", ("wrong", "right"), turned_around=True, name="give"),
+        ),
         metrics=_CLASSIFIED,
         languages=("english", "tavi"),
     ),
@@ -285,8 +304,27 @@ TASKS: tuple[WorldTask, ...] = (
         cluster="arithmetic",
         draw=_draw_more,
         key_fields=("text",),
-        plain=Template("more: {text}", answer_choices=("{first}", "{second}"), name="plain"),
-        templates=(),
+        plain=Template("more: {text}", answer_choices=_OWNERS, name="plain"),
+        templates=(
+            Template("{text}\nWho has more?", answer_choices=_OWNERS, name="who"),
+            Template("Which person owns the larger number of things? {text}\n{options}", answer_choices=_OWNERS, name="larger"),
+            Template("{text}\nWho has fewer?", answer_choices=_OWNERS_TURNED, name="fewer"),
+            Template("Name the one with more. {text}", answer_choices=_OWNERS, name="name"),
+            Template("{text} {first} or {second}: whose number is higher?", answer_choices=_OWNERS, name="higher"),
+            Template("{text}\nDoes {first} have more than {second}?", answer_choices=("yes", "no"), name="more"),
+            Template("True or false: {second} has more than {first}. {text}", answer_choices=("false", "true"), name="true"),
+            Template("Two people are compared.\n{text}\nThe one with less:\n{options}", answer_choices=_OWNERS_TURNED, name="less"),
+            Template(
+                "{first} and {second} each own something. {answer} has more. Tell how many each has.", "{text}", _OWNERS, True, name="tell"
+            ),
+            Template(
+                "Write two numbers of things so that {answer} has the smaller one.",
+                "{text}",
+                _OWNERS_TURNED,
+                turned_around=True,
+                name="write",
+            ),
+        ),
         metrics=_CLASSIFIED,
         languages=("english", "tavi"),
     ),
@@ -296,7 +334,24 @@ TASKS: tuple[WorldTask, ...] = (
         draw=_draw_change,
         key_fields=("text",),
         plain=Template("change: {text}", answer_choices=_MORE_FEWER_SAME, name="plain"),
-        templates=(),
+        templates=(
+            Template("{text}\nDid the number become fewer, more or stay the same?", answer_choices=_MORE_FEWER_SAME, name="become"),
+            Template("{text} Compared with the first number, the second is:\n{options}", answer_choices=_MORE_FEWER_SAME, name="second"),
+            Template("How did the number change? {text}", answer_choices=("down", "same", "up"), name="how"),
+            Template("Up, down or the same? {text}", answer_choices=("down", "the same", "up"), name="up"),
+            Template("Say which way the number went.\n{text}\n{options}", answer_choices=("down", "same", "up"), name="way"),
+            Template("Read of two times.\n{text}\nAt the later time there were:", answer_choices=_MORE_FEWER_SAME, name="later"),
+            Template("Was it more in the end, or fewer, or the same? {text}", answer_choices=_MORE_FEWER_SAME, name="end"),
+            Template(
+                "{text}\nWhat had the person at the earlier time?\n{options}", answer_choices=("more", "the same", "fewer"), name="earlier"
+            ),
+            Template(
+                "Write about a number of things that {answer}.", "{text}", ("went down", "stayed the same", "went up"), True, name="write"
+            ),
+            Template(
+                "Later it was {answer}. Tell what there was at both times.", "{text}", _MORE_FEWER_SAME, turned_around=True, name="tell"
+            ),
+        ),
         metrics=_CLASSIFIED,
     ),
     WorldTask(
@@ -305,7 +360,18 @@ TASKS: tuple[WorldTask, ...] = (
         draw=_draw_now,
         key_fields=("text",),
         plain=Template("story: {text}", "{number}", name="plain"),
-        templates=(),
+        templates=(
+            Template("{text}\nHow many are there now?", "{number}", name="now"),
+            Template("{text} How many {things} is that in the end?", "{number}", name="end"),
+            Template("Work out the number of {things}. {text}", "{number}", name="work"),
+            Template("Solve this little story: {text}", "{number}", name="solve"),
+            Template("Answer with a number in words. {text} What is the number afterwards?", "{number}", name="answer"),
+            Template("Story: {text}\nNumber of {things} afterwards:", "{number}", name="fields"),
+            Template("Add or take away as the story says.\n{text}\nResult:", "{number}", name="add"),
+            Template("Write a story about {things} at whose end there are {number}.", "{text}", turned_around=True, name="write"),
+            Template("The answer is {number}. What is the story about {things}?", "{text}", turned_around=True, name="story"),
+            Template("Make up a task on {things} with the result {number}.", "{text}", turned_around=True, name="task"),
+        ),
         metrics=("exact_match",),
     ),
 )

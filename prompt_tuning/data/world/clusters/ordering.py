@@ -144,6 +144,7 @@ def _say_follows(rng: random.Random, domain: Domain) -> str:
     if right:
         ends = (
             f"Is {subject} {rest}? Yes.",
+            f"{claim}? Yes.",
             f"{judge} said that {claim}, and that is true.",
             f"{judge} thinks that {claim}. {judge} is right.",
             f"Therefore {claim}.",
@@ -154,6 +155,7 @@ def _say_follows(rng: random.Random, domain: Domain) -> str:
         truth = _compare(names[0], names[2], quality, upward=not upward, language="english")
         ends = (
             f"Is {subject} {rest}? No.",
+            f"{claim}? No.",
             f"{judge} said that {claim}, and that is false.",
             f"{judge} thinks that {claim}. {judge} is wrong.",
             f"Therefore {subject} is not {rest}.",
@@ -221,6 +223,10 @@ def passages(rng: random.Random, domain: Domain) -> str:
 
 
 _CLASSIFIED = ("accuracy", "f1_macro")
+_NO_YES = ("no", "yes")
+_CHOICES = ("{choice0}", "{choice1}", "{choice2}")
+_EVENT_CHOICES = ("{event0}", "{event1}")
+_EVENT_CHOICES_TURNED = ("{event1}", "{event0}")
 
 TASKS: tuple[WorldTask, ...] = (
     WorldTask(
@@ -228,8 +234,21 @@ TASKS: tuple[WorldTask, ...] = (
         cluster="ordering",
         draw=_draw_most,
         key_fields=("text", "most"),
-        plain=Template("order: {text} find: {most}", answer_choices=("{choice0}", "{choice1}", "{choice2}"), name="plain"),
-        templates=(),
+        plain=Template("order: {text} find: {most}", answer_choices=_CHOICES, name="plain"),
+        templates=(
+            Template("{text}\nWho is the {most}?", answer_choices=_CHOICES, name="who"),
+            Template("Three people are compared. {text} Name the {most} of them.", answer_choices=_CHOICES, name="name"),
+            Template("{text} Which of the three is the {most}?\n{options}", answer_choices=_CHOICES, name="which"),
+            Template("Put the people in order. {text} The {most} is", answer_choices=_CHOICES, name="put"),
+            Template("Find the {most} person.\n{text}\nAnswer:", answer_choices=_CHOICES, name="find"),
+            Template("Asked for: the {most}\nTold: {text}\nName:", answer_choices=_CHOICES, name="fields"),
+            Template("{choice0}, {choice1} or {choice2}: who must be the {most}? {text}", answer_choices=_CHOICES, name="must"),
+            Template("Given the lines below, decide who is the {most}.\n\n{text}\n\n{options}", answer_choices=_CHOICES, name="decide"),
+            Template(
+                "Compare {choice0}, {choice1} and {choice2} so that {answer} is the {most}.", "{text}", _CHOICES, True, name="compare"
+            ),
+            Template("Write two comparisons from which it follows that {answer} is the {most}.", "{text}", _CHOICES, True, name="write"),
+        ),
         metrics=_CLASSIFIED,
         languages=("english", "tavi"),
     ),
@@ -238,8 +257,25 @@ TASKS: tuple[WorldTask, ...] = (
         cluster="ordering",
         draw=_draw_follows,
         key_fields=("text", "claim"),
-        plain=Template("order: {text} claim: {claim}", answer_choices=("no", "yes"), name="plain"),
-        templates=(),
+        plain=Template("order: {text} claim: {claim}", answer_choices=_NO_YES, name="plain"),
+        templates=(
+            Template("{text}\nDoes this follow? {claim}", answer_choices=_NO_YES, name="follow"),
+            Template("{text} Is it so that: {claim}\n{options}", answer_choices=_NO_YES, name="so"),
+            Template("We know this. {text}\nTrue or false? {claim}", answer_choices=("false", "true"), name="true"),
+            Template("Judge the claim by what is told.\nTold: {text}\nClaim: {claim}", answer_choices=("wrong", "right"), name="judge"),
+            Template("Is the last sentence right? {text} {claim}", answer_choices=_NO_YES, name="last"),
+            Template("Claim: {claim}\nGiven: {text}\nThe claim is:\n{options}", answer_choices=("false", "true"), name="given"),
+            Template("Can all three of these hold at once? {text} {claim}", answer_choices=_NO_YES, name="hold"),
+            Template("{text}\nDoes the next line contradict this? {claim}", answer_choices=("yes", "no"), name="contradict"),
+            Template("{text} Write something that is {answer}.", "{claim}", ("false", "true"), turned_around=True, name="write"),
+            Template(
+                "It is {answer} to say: {claim} What do we know of the three?",
+                "{text}",
+                ("wrong", "right"),
+                turned_around=True,
+                name="know",
+            ),
+        ),
         metrics=_CLASSIFIED,
         languages=("english", "tavi"),
     ),
@@ -248,8 +284,27 @@ TASKS: tuple[WorldTask, ...] = (
         cluster="ordering",
         draw=_draw_first,
         key_fields=("text",),
-        plain=Template("first: {text}", answer_choices=("{event0}", "{event1}"), name="plain"),
-        templates=(),
+        plain=Template("first: {text}", answer_choices=_EVENT_CHOICES, name="plain"),
+        templates=(
+            Template("{text}\nWhat did {name} do first?", answer_choices=_EVENT_CHOICES, name="what"),
+            Template("Which of the two things happened first? {text}\n{options}", answer_choices=_EVENT_CHOICES, name="which"),
+            Template("{text} What came last?", answer_choices=_EVENT_CHOICES_TURNED, name="last"),
+            Template("Name the earlier deed of {name}. {text}", answer_choices=_EVENT_CHOICES, name="earlier"),
+            Template("{text}\nIs it true that {name} {event0} first?", answer_choices=("yes", "no"), name="true"),
+            Template("Put the two deeds in order of time. {text} The first is:", answer_choices=_EVENT_CHOICES, name="order"),
+            Template("{text} The later of the two deeds:\n{options}", answer_choices=_EVENT_CHOICES_TURNED, name="later"),
+            Template("True or false: {name} {event1} first. {text}", answer_choices=("false", "true"), name="second"),
+            Template(
+                "{name} did two things and {answer} first. Tell it in a sentence.",
+                "{text}",
+                _EVENT_CHOICES,
+                turned_around=True,
+                name="tell",
+            ),
+            Template(
+                "Last of all {name} {answer}. Write what happened in one sentence.", "{text}", _EVENT_CHOICES_TURNED, True, name="write"
+            ),
+        ),
         metrics=_CLASSIFIED,
     ),
 )

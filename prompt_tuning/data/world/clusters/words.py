@@ -115,6 +115,7 @@ def _say_repeat(rng: random.Random, domain: Domain) -> str:
     if twice:
         ends = (
             f"Does a word come back? Yes, {twice} does.",
+            f"Yes, there is a repeated word, {twice}.",
             f"Was anything there twice? Yes, it was {twice}.",
             f"{name} thought that a word was repeated, and that was true.",
             f"There {name} heard a repeated word, {twice}.",
@@ -124,6 +125,7 @@ def _say_repeat(rng: random.Random, domain: Domain) -> str:
     else:
         ends = (
             "Does a word come back? No, none does.",
+            "No, there is no repeated word.",
             "Was anything there twice? No, nothing was.",
             f"{name} thought that a word was repeated, and that was false.",
             f"There {name} heard no repeated word.",
@@ -163,6 +165,7 @@ def _say_same(rng: random.Random, domain: Domain) -> str:
     if same:
         ends = (
             "Are these the same words? Yes, only the order is new.",
+            "Yes, these are the same words.",
             f"{first} and {second} have the same words.",
             "The two agree in every word.",
             f"{second} says that both have the same words, and that is true.",
@@ -170,6 +173,7 @@ def _say_same(rng: random.Random, domain: Domain) -> str:
     else:
         ends = (
             f"Are these the same words? No, {gone} made way for {new}.",
+            "No, these are different words.",
             f"{first} and {second} have different words, for {new} is new.",
             f"The two do not agree, since {new} stands where {gone} was.",
             f"{second} says that both have the same words, and that is false.",
@@ -180,13 +184,17 @@ def _say_same(rng: random.Random, domain: Domain) -> str:
 def _say_story(rng: random.Random, domain: Domain) -> str:
     first, second = people(rng, domain, 2)
     one, two = rng.sample(NOUNS[domain], 2)
-    return rng.choice(
-        (
-            f"{first} drew a {one} and a {two}. {second} liked the {one} best.",
-            f"{first} dreamed of a {one}. Behind it was a {two}, and {second} stood near.",
-            f"When {first} came home, {pronoun(first)} told {second} about the {one} and the {two}.",
+    return (
+        rng.choice(
+            (
+                f"{first} drew a {one} and a {two}. {second} liked the {one} best.",
+                f"{first} dreamed of a {one}. Behind it was a {two}, and {second} stood near.",
+                f"When {first} came home, {pronoun(first)} told {second} about the {one} and the {two}.",
+            )
         )
-    ).replace(" a apple", " an apple").replace(" a island", " an island")
+        .replace(" a apple", " an apple")
+        .replace(" a island", " an island")
+    )
 
 
 _SKILLS = (_say_reverse, _say_pick, _say_repeat, _say_member, _say_same, _say_story)
@@ -199,6 +207,7 @@ def passages(rng: random.Random, domain: Domain) -> str:
 
 
 _NO_YES = ("no", "yes")
+_YES_NO = ("yes", "no")
 _CHOICES = ("{choice0}", "{choice1}", "{choice2}")
 _CLASSIFIED = ("accuracy", "f1_macro")
 
@@ -209,7 +218,23 @@ TASKS: tuple[WorldTask, ...] = (
         draw=_draw_reverse,
         key_fields=("text",),
         plain=Template("reverse: {text}", "{reversed}", name="plain"),
-        templates=(),
+        templates=(
+            Template("{text}\nSay these words in reverse order.", "{reversed}", name="say"),
+            Template("Reverse the list: {text}", "{reversed}", name="reverse"),
+            Template("Here is a list. {text} Give it back to front.", "{reversed}", name="back"),
+            Template("What does this list become when its last word goes first, and so on? {text}", "{reversed}", name="become"),
+            Template("{text}\n\nNow write the words from the last to the first.", "{reversed}", name="last"),
+            Template("Turn the word order around.\nList: {text}\nTurned around:", "{reversed}", name="turn"),
+            Template("Take the list in this sentence and mirror it. {text}", "{reversed}", name="mirror"),
+            Template("Someone reversed a list and got {reversed}. What was the list?", "{words}", turned_around=True, name="undo"),
+            Template("Which words, put in reverse, give: {reversed}", "{words}", turned_around=True, name="which"),
+            Template(
+                "The answer is {reversed}. Write the sentence with the list whose reverse it is.",
+                "{text}",
+                turned_around=True,
+                name="sentence",
+            ),
+        ),
         metrics=("exact_match", "rougeL"),
     ),
     WorldTask(
@@ -218,7 +243,18 @@ TASKS: tuple[WorldTask, ...] = (
         draw=_draw_pick,
         key_fields=("text", "place"),
         plain=Template("list: {text} pick: {place}", answer_choices=_CHOICES, name="plain"),
-        templates=(),
+        templates=(
+            Template("{text}\nWhat is the {place} word of the list?", answer_choices=_CHOICES, name="what"),
+            Template("Name the {place} word. {text}", answer_choices=_CHOICES, name="name"),
+            Template("{text} Which word stands {place}?\n{options}", answer_choices=_CHOICES, name="options"),
+            Template("Pick the {place} one of these words: {text}", answer_choices=_CHOICES, name="pick"),
+            Template("Read the list and answer with one word.\n{text}\nThe {place} one:", answer_choices=_CHOICES, name="read"),
+            Template("Place: {place}\nList: {text}\nWord:", answer_choices=_CHOICES, name="fields"),
+            Template("From this list I want the {place} word only. {text}\n\n{options}", answer_choices=_CHOICES, name="want"),
+            Template("{text}\nGive the {place} item.", answer_choices=_CHOICES, name="item"),
+            Template("Write a sentence with a list whose {place} word is {answer}.", "{text}", _CHOICES, turned_around=True, name="write"),
+            Template("{text} Where is {answer}, first, second or last?", "{place}", _CHOICES, turned_around=True, name="where"),
+        ),
         metrics=_CLASSIFIED,
     ),
     WorldTask(
@@ -227,7 +263,22 @@ TASKS: tuple[WorldTask, ...] = (
         draw=_draw_repeat,
         key_fields=("text",),
         plain=Template("repeat: {text}", answer_choices=_NO_YES, name="plain"),
-        templates=(),
+        templates=(
+            Template("{text}\nDoes the list hold a word twice?", answer_choices=_NO_YES, name="twice"),
+            Template("Is any word repeated? {text}\n{options}", answer_choices=_NO_YES, name="any"),
+            Template("True or false: one word of the list is repeated. {text}", answer_choices=("false", "true"), name="true"),
+            Template("{text}\nAre all of the words different?", answer_choices=_YES_NO, name="different"),
+            Template("Read the words and look for a repeat. {text} Is there one?", answer_choices=_NO_YES, name="look"),
+            Template(
+                "Say whether the claim is right.\nClaim: a word comes twice.\n{text}\n{options}",
+                answer_choices=("wrong", "right"),
+                name="claim",
+            ),
+            Template("{text}\nThe words are (different or repeated):", answer_choices=("different", "repeated"), name="kind"),
+            Template("Tell me if the same word is in the list two times. {text}", answer_choices=_NO_YES, name="tell"),
+            Template("Write a list {answer} a repeated word.", "{text}", ("without", "with"), turned_around=True, name="write"),
+            Template("Is a word repeated? The answer is {answer}. Give a list for it.", "{text}", _NO_YES, turned_around=True, name="give"),
+        ),
         metrics=_CLASSIFIED,
     ),
     WorldTask(
@@ -236,7 +287,18 @@ TASKS: tuple[WorldTask, ...] = (
         draw=_draw_member,
         key_fields=("text", "word"),
         plain=Template("list: {text} word: {word}", answer_choices=_NO_YES, name="plain"),
-        templates=(),
+        templates=(
+            Template("{text}\nIs the word {word} in the list?", answer_choices=_NO_YES, name="ask"),
+            Template("Look for {word} in this list. {text} Is it there?\n{options}", answer_choices=_NO_YES, name="look"),
+            Template("True or false: the list has the word {word}. {text}", answer_choices=("false", "true"), name="true"),
+            Template("Word: {word}\nList: {text}\nFound:", answer_choices=_NO_YES, name="fields"),
+            Template("{text}\nCan you find {word} among these words?", answer_choices=_NO_YES, name="find"),
+            Template("{text} Someone says the list names {word}. Right or wrong?", answer_choices=("wrong", "right"), name="right"),
+            Template("Does {word} belong to the list below?\n\n{text}\n\n{options}", answer_choices=_NO_YES, name="belong"),
+            Template("Is {word} missing from the list? {text}", answer_choices=_YES_NO, name="missing"),
+            Template("Write a list {answer} the word {word}.", "{text}", ("without", "with"), turned_around=True, name="write"),
+            Template("Is {word} in it? The answer is {answer}. What list is meant?", "{text}", _NO_YES, turned_around=True, name="meant"),
+        ),
         metrics=_CLASSIFIED,
     ),
     WorldTask(
@@ -245,7 +307,26 @@ TASKS: tuple[WorldTask, ...] = (
         draw=_draw_same,
         key_fields=("text", "other"),
         plain=Template("list one: {text} list two: {other}", answer_choices=_NO_YES, name="plain"),
-        templates=(),
+        templates=(
+            Template("{text}\n{other}\nDo both lists have the same words?", answer_choices=_NO_YES, name="both"),
+            Template(
+                "Compare two lists, whatever the order. {text} {other} Same or different?",
+                answer_choices=("different", "same"),
+                name="compare",
+            ),
+            Template("List A: {text}\nList B: {other}\nDo they hold the same words?\n{options}", answer_choices=_NO_YES, name="letters"),
+            Template("True or false: only the order differs. {text} {other}", answer_choices=("false", "true"), name="true"),
+            Template("{text} {other} Is there a word that only one of the two lists has?", answer_choices=_YES_NO, name="only"),
+            Template("Forget the order. Are these lists equal?\n{text}\n{other}", answer_choices=_NO_YES, name="equal"),
+            Template(
+                "Say if the second list is the first in a new order.\nFirst: {text}\nSecond: {other}", answer_choices=_NO_YES, name="new"
+            ),
+            Template("{text}\n{other}\nThe words of the lists are:\n{options}", answer_choices=("different", "same"), name="options"),
+            Template(
+                "{text} Write another list with {answer} words.", "{other}", ("different", "the same"), turned_around=True, name="another"
+            ),
+            Template("Same words? {answer}. One list: {other} Write the other one.", "{text}", _NO_YES, turned_around=True, name="write"),
+        ),
         metrics=_CLASSIFIED,
     ),
 )
