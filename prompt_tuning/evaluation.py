@@ -1,11 +1,11 @@
 """Evaluation: rank classification over answer choices, generation, and log-likelihoods.
 
-Rank classification takes the choice whose tokens, the end token included, have the largest summed log-probability (Sanh et al. 2021, section 6;
-Wei et al. 2021, section 2.4); `normalisation="length"` divides by the number of tokens scored (Liu et al. 2022, section 3.2).
+Rank classification takes the choice whose tokens, the end token included, have the largest summed log-probability (Sanh et al. 2021,
+section 6; Wei et al. 2021, section 2.4); `normalisation="length"` divides by the number of tokens scored (Liu et al. 2022, section 3.2).
 
-Examples are sorted by length, cut into batches of one fixed number of rows and padded to powers of two, so that few shapes are compiled and none twice:
-the compiled functions are kept by the model's graph definition. Rows do not see each other, so a score changes with the batch or the
-padding by float rounding only. The last batch is filled up with copies of its last row.
+Examples are sorted by length, cut into batches of one fixed number of rows and padded to powers of two, so that few shapes are compiled and
+none twice: the compiled functions are kept by the model's graph definition. Rows do not see each other, so a score changes with the batch
+or the padding by float rounding only. The last batch is filled up with copies of its last row.
 
 Axes: B batch (examples), C choices, R rows (example-choice pairs), S source length, T target length, V vocabulary.
 """
@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from prompt_tuning import decoding
+from prompt_tuning import decoding, losses
 from prompt_tuning.data import features, metrics
 from prompt_tuning.errors import UserError
 
@@ -47,7 +47,7 @@ class Lengths:
 
     input_length: int
     target_length: int
-    prompt: features.PromptLayout = features.PromptLayout()
+    prompt: features.PromptLayout = dataclasses.field(default_factory=features.PromptLayout)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,7 +155,7 @@ def _predict(parts: Parts, task: TaskExamples, settings: Evaluation, lengths: Le
         {"task": task.name, "inputs": _text(example, "inputs", vocabulary), "target": _text(example, "targets", vocabulary)}
         for example in task.examples
     ]
-    encode = functools.cache(lambda text: (*map(int, vocabulary.encode(text)), decoding.EOS_ID))
+    encode = functools.cache(lambda text: (*map(int, vocabulary.encode(text)), features.EOS_ID))
     scores = score_choices(
         parts,
         [task.examples[row] for row in ranked],
@@ -167,7 +167,9 @@ def _predict(parts: Parts, task: TaskExamples, settings: Evaluation, lengths: Le
     )
     for row, scores_C in zip(ranked, scores, strict=True):
         if not np.all(np.isfinite(scores_C)):
-            raise UserError(f"task {task.name}: the scores of example {row} are not finite ({scores_C.tolist()}); the weights have diverged")
+            raise UserError(
+                f"task {task.name}: the scores of example {row} are not finite ({scores_C.tolist()}); the weights have diverged"
+            )
         best = choices[row][int(np.argmax(scores_C))]
         rows[row] |= {"prediction": best, "choices": list(choices[row]), "scores": [float(score) for score in scores_C]}
     generated = generate_tokens(
@@ -220,7 +222,7 @@ def score_choices(
         pairs += [pairs[-1]] * (-len(pairs) % len(chosen))
         decoder = _decoder_batch([choice for _, choice in pairs], _bucket(max(longest[i] for i in chosen), 8, None), lengths)
         if not include_eos:
-            decoder["decoder_loss_weights"] = decoder["decoder_loss_weights"] * (decoder["decoder_target_tokens"] != decoding.EOS_ID)
+            decoder["decoder_loss_weights"] = decoder["decoder_loss_weights"] * (decoder["decoder_target_tokens"] != features.EOS_ID)
         owner_R = np.array([position for position, _ in pairs], np.int32)
         sums_R, counts_R = _score_rows(*parts, encoder | decoder, owner_R)
         if normalisation == "length":
@@ -233,9 +235,7 @@ def score_choices(
     return scores
 
 
-def log_likelihoods(
-    parts: Parts, examples: Sequence[Example], *, lengths: Lengths, batch_size: int
-) -> tuple[np.ndarray, np.ndarray]:
+def log_likelihoods(parts: Parts, examples: Sequence[Example], *, lengths: Lengths, batch_size: int) -> tuple[np.ndarray, np.ndarray]:
     """For each example the summed log-probability of its target tokens (float32) and their number (int32), the end token included.
 
     Targets are never cut; inputs are cut to the input length.
@@ -279,7 +279,10 @@ def generate_tokens(
     sizes = [_bucket(len(example["inputs"]), 32, lengths.input_length) for example in examples]
     for chosen, count in _batches(sizes, batch_size):
         batch = _encoder_batch([examples[i] for i in chosen], max(sizes[i] for i in chosen), lengths)
-        batch |= decoder_start(lengths.prompt, rows=len(chosen))
+        start_tokens_T, start_slots_T = features.decoder_start(lengths.prompt)
+        batch["decoder_start_tokens"] = np.tile(start_tokens_T, (len(chosen), 1))
+        if lengths.prompt.decoder_length:
+            batch["decoder_start_slots"] = np.tile(start_slots_T, (len(chosen), 1))
         keys_B = None
         if temperature > 0.0:
             keys_B = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(jax.random.key(seed), jnp.asarray(chosen + first_row))
@@ -289,16 +292,6 @@ def generate_tokens(
         for position, i in enumerate(chosen[:count]):
             generated[i] = decoding.without_end(tokens_BT[position])
     return generated
-
-
-def decoder_start(prompt: features.PromptLayout, *, rows: int) -> Batch:
-    """What stands in the decoder before the first target token: `decoder_start_tokens` and, with a decoder prompt, `decoder_start_slots` [B, T]."""
-    one = _decoder_batch([[decoding.EOS_ID]], 1, Lengths(1, 1, prompt))
-    length = int(np.argmax(one["decoder_loss_weights"][0])) + 1
-    start = {"decoder_start_tokens": np.repeat(one["decoder_input_tokens"][:, :length], rows, axis=0)}
-    if "decoder_prompt_slots" in one:
-        start["decoder_start_slots"] = np.repeat(one["decoder_prompt_slots"][:, :length], rows, axis=0)
-    return start
 
 
 def _bucket(length: int, smallest: int, largest: int | None) -> int:
@@ -317,13 +310,13 @@ def _batches(sizes: Sequence[Any], batch_size: int) -> Iterator[tuple[np.ndarray
 
 
 def _encoder_batch(examples: Sequence[Example], input_length: int, lengths: Lengths) -> Batch:
-    rows = [{"inputs": example["inputs"], "targets": [decoding.EOS_ID]} for example in examples]
+    rows = [{"inputs": example["inputs"], "targets": [features.EOS_ID]} for example in examples]
     laid = features.layout(rows, input_length=input_length, target_length=1, prompt=lengths.prompt)
     return {name: value for name, value in laid.items() if name.startswith("encoder_")}
 
 
 def _decoder_batch(targets: Sequence[Sequence[int]], target_length: int, lengths: Lengths) -> Batch:
-    rows = [{"inputs": [decoding.EOS_ID], "targets": list(target)} for target in targets]
+    rows = [{"inputs": [features.EOS_ID], "targets": list(target)} for target in targets]
     laid = features.layout(rows, input_length=1, target_length=target_length, prompt=lengths.prompt)
     return {name: value for name, value in laid.items() if name.startswith("decoder_")}
 
@@ -333,17 +326,13 @@ def _score_rows(graphdef: Any, trainable: Any, frozen: Any, batch: Batch, owner_
     """Summed log-probability and number of the target tokens of each decoder row; row r reads encoder row `owner_R[r]` (None: its own)."""
     model = nnx.merge(graphdef, trainable, frozen)
     segment_ids_BS = batch["encoder_segment_ids"]
-    encoded_BSD = model.encode(
-        batch["encoder_input_tokens"], slots_BS=batch.get("encoder_prompt_slots"), segment_ids_BS=segment_ids_BS
-    )
-    if owner_R is not None:
-        encoded_BSD, segment_ids_BS = encoded_BSD[owner_R], segment_ids_BS[owner_R]
+    encoded_BSD = model.encode(batch["encoder_input_tokens"], slots_BS=batch.get("encoder_prompt_slots"), segment_ids_BS=segment_ids_BS)
     cache = model.init_cache(encoded_BSD, segment_ids_BS, length=batch["decoder_input_tokens"].shape[1])
+    if owner_R is not None:
+        cache = decoding.take_rows(cache, owner_R)
     logits_RTV, _ = model.decode_step(batch["decoder_input_tokens"], cache, slots_BT=batch.get("decoder_prompt_slots"))
-    logits_RTV = logits_RTV.astype(jnp.float32)
-    target_RT = jnp.take_along_axis(logits_RTV, batch["decoder_target_tokens"][..., None], axis=-1)[..., 0]
     weights_RT = batch["decoder_loss_weights"]
-    log_probabilities_RT = target_RT - jax.nn.logsumexp(logits_RTV, axis=-1)
+    log_probabilities_RT = losses.token_log_probs(logits_RTV, batch["decoder_target_tokens"])
     return jnp.sum(log_probabilities_RT * weights_RT, axis=1), jnp.sum(weights_RT, axis=1)
 
 

@@ -1,0 +1,199 @@
+"""Scores are those of the plain model, whatever the batch and the padding; what is ranked and what is generated; what a report holds."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+
+from prompt_tuning import evaluation
+from prompt_tuning.data import features
+from prompt_tuning.data.features import EOS_ID, PromptLayout
+from prompt_tuning.errors import UserError
+from prompt_tuning.evaluation import Evaluation, Lengths, TaskExamples
+from tests.test_decoding import tiny_model
+
+PROMPT = PromptLayout(encoder_length=3, decoder_length=2)
+LENGTHS = Lengths(input_length=64, target_length=8, prompt=PROMPT)
+
+
+class Letters:
+    """A vocabulary of lower-case letters and the space, ids 3 to 29."""
+
+    def encode(self, s):
+        return [3 + "abcdefghijklmnopqrstuvwxyz ".index(letter) for letter in s]
+
+    def decode(self, ids):
+        return "".join("abcdefghijklmnopqrstuvwxyz "[i - 3] if 3 <= i < 30 else "?" for i in ids)
+
+
+@functools.cache
+def parts():
+    return nnx.split(tiny_model(prompt_rows=5), lambda path, _: "prompt" in path, ...)
+
+
+def ids(text):
+    return [*Letters().encode(text), EOS_ID]
+
+
+def example(inputs, targets, **more):
+    return {"inputs": ids(inputs), "targets": ids(targets), "inputs_pretokenized": inputs, "targets_pretokenized": targets, **more}
+
+
+def examples(n=11, seed=0):
+    """Inputs of 1 to 40 letters, targets of 1 to 9."""
+    rng = np.random.default_rng(seed)
+    letters = list("abcdefgh ")
+    return [example(*("".join(rng.choice(letters, size=rng.integers(1, most))) for most in (40, 10))) for _ in range(n)]
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def logits(graphdef, trainable, frozen, batch):
+    return nnx.merge(graphdef, trainable, frozen)(batch)
+
+
+def plain_log_likelihood(inputs, targets, *, include_eos=True):
+    """Of one pair, alone, by the model's own forward pass and a float64 log-softmax."""
+    batch = features.layout([{"inputs": inputs, "targets": targets}], input_length=64, target_length=16, prompt=PROMPT)
+    logits_TV = np.asarray(logits(*parts(), batch), np.float64)[0, PROMPT.decoder_length :]
+    shifted_TV = logits_TV - logits_TV.max(axis=-1, keepdims=True)
+    log_probs_TV = shifted_TV - np.log(np.exp(shifted_TV).sum(axis=-1, keepdims=True))
+    scored = targets if include_eos else targets[:-1]
+    return sum(log_probs_TV[position, token] for position, token in enumerate(scored))
+
+
+CHOICES = [["yes", "no"], ["a", "bcdefghij", "maybe so"], ["perhaps"], ["no", "yes"], ["x", "xy", "xyz", "xyzz"]]
+
+
+def score(rows, choices, **settings):
+    return evaluation.score_choices(
+        parts(), rows, choices=[[ids(choice) for choice in own] for own in choices], lengths=LENGTHS, **({"batch_size": 4} | settings)
+    )
+
+
+@pytest.mark.parametrize("include_eos", [True, False])
+@pytest.mark.parametrize("normalisation", ["sum", "length"])
+def test_choice_scores_are_the_log_likelihoods_of_the_plain_model(include_eos, normalisation):
+    rows = examples(5)
+    scores = score(rows, CHOICES, normalisation=normalisation, include_eos=include_eos)
+    for row, own, scores_C in zip(rows, CHOICES, scores, strict=True):
+        wanted = [plain_log_likelihood(row["inputs"], ids(choice), include_eos=include_eos) for choice in own]
+        if normalisation == "length":
+            wanted = [value / (len(choice) + include_eos) for value, choice in zip(wanted, own, strict=True)]
+        np.testing.assert_allclose(scores_C, wanted, rtol=1e-5)
+
+
+def test_choice_scores_do_not_depend_on_batch_size_or_neighbours():
+    rows, choices = examples(11), [CHOICES[i % len(CHOICES)] for i in range(11)]
+    whole = score(rows, choices, batch_size=8)
+    for batch_size, chosen in ((1, (10, 3)), (2, (3, 7, 0)), (16, range(11))):
+        part = score([rows[i] for i in chosen], [choices[i] for i in chosen], batch_size=batch_size)
+        for i, scores_C in zip(chosen, part, strict=True):
+            np.testing.assert_allclose(scores_C, whole[i], rtol=1e-5)
+
+
+def test_log_likelihoods_sum_over_target_tokens_with_the_end_token():
+    rows = examples(6)
+    sums, counts = evaluation.log_likelihoods(parts(), rows, lengths=LENGTHS, batch_size=4)
+    np.testing.assert_array_equal(counts, [len(row["targets"]) for row in rows])
+    np.testing.assert_allclose(sums, [plain_log_likelihood(row["inputs"], row["targets"]) for row in rows], rtol=1e-5)
+
+
+def test_targets_longer_than_the_target_length_are_scored_whole():
+    long = example("ab", "abcdefghijklmno")
+    sums, counts = evaluation.log_likelihoods(parts(), [long], lengths=LENGTHS, batch_size=1)
+    assert counts.tolist() == [16]
+    np.testing.assert_allclose(sums, [plain_log_likelihood(long["inputs"], long["targets"])], rtol=1e-5)
+
+
+def test_inputs_are_cut_to_the_input_length():
+    short = Lengths(input_length=6, target_length=8, prompt=PROMPT)
+    cut = example("abcde", "no")
+    whole = {**cut, "inputs": ids("abcdefghijkl")}
+    sums, _ = evaluation.log_likelihoods(parts(), [whole, cut], lengths=short, batch_size=2)
+    np.testing.assert_allclose(sums[0], sums[1], rtol=1e-6)
+
+
+def test_generation_does_not_depend_on_batch_size():
+    rows = examples(7)
+    generated = [evaluation.generate_tokens(parts(), rows, lengths=LENGTHS, batch_size=size) for size in (2, 8)]
+    assert generated[0] == generated[1]
+    assert all(len(own) <= LENGTHS.target_length for own in generated[0])
+
+
+def test_sampling_a_stream_in_pieces_draws_what_the_whole_draws():
+    rows = examples(6)
+    sample = functools.partial(evaluation.generate_tokens, parts(), lengths=LENGTHS, batch_size=2, temperature=3.0)
+    assert sample(rows) == sample(rows[:4]) + sample(rows[4:], first_row=4)
+    assert sample(rows) != sample(rows, seed=1)
+
+
+def test_auto_ranks_where_there_are_choices_and_generates_elsewhere():
+    ranked = example("ab c", "yes", answer_choices=("yes", "no"))
+    free = example("de", "f", answer_choices=None)
+    task = TaskExamples("mixed", [free, ranked, free], ("accuracy",))
+    report = evaluation.evaluate(parts(), [task], settings=Evaluation(), lengths=LENGTHS, vocabulary=Letters())
+    assert [row["inputs"] for row in report.predictions] == ["de", "ab c", "de"]
+    assert [row["target"] for row in report.predictions] == ["f", "yes", "f"]
+    first, second, third = report.predictions
+    assert first == third and "scores" not in first
+    np.testing.assert_allclose(
+        second["scores"], [plain_log_likelihood(ranked["inputs"], ids(choice)) for choice in ("yes", "no")], rtol=1e-5
+    )
+    assert second["prediction"] == second["choices"][int(np.argmax(second["scores"]))]
+
+
+def test_score_is_the_mean_over_tasks_of_the_main_metric():
+    rows = [example("ab c", "yes", answer_choices=("yes", "no")), example("cd", "no", answer_choices=("yes", "no"))]
+    report = evaluation.evaluate(
+        parts(), [TaskExamples("all", rows, ("accuracy",))], settings=Evaluation(), lengths=LENGTHS, vocabulary=Letters()
+    )
+    right = [{**row, "targets_pretokenized": found["prediction"]} for row, found in zip(rows, report.predictions, strict=True)]
+    wrong = [{**row, "targets_pretokenized": "neither"} for row in rows]
+    tasks = [TaskExamples("right", right, ("accuracy", "exact_match")), TaskExamples("wrong", wrong, ("exact_match", "accuracy"))]
+    report = evaluation.evaluate(parts(), tasks, settings=Evaluation(), lengths=LENGTHS, vocabulary=Letters())
+    assert report.metrics == {"right": {"accuracy": 1.0, "exact_match": 1.0}, "wrong": {"exact_match": 0.0, "accuracy": 0.0}}
+    assert report.score == 0.5
+    assert [row["task"] for row in report.predictions] == ["right", "right", "wrong", "wrong"]
+
+
+def test_generate_mode_ignores_the_choices_and_rank_mode_wants_them():
+    rows = [example("ab c", "yes", answer_choices=("yes", "no")), example("ab c", "yes")]
+    task = TaskExamples("t", rows, ("accuracy",))
+    report = evaluation.evaluate(parts(), [task], settings=Evaluation(mode="generate"), lengths=LENGTHS, vocabulary=Letters())
+    assert report.predictions[0] == report.predictions[1]
+    with pytest.raises(UserError, match="task t: example 1 has no answer choices"):
+        evaluation.evaluate(parts(), [task], settings=Evaluation(mode="rank"), lengths=LENGTHS, vocabulary=Letters())
+
+
+def test_weights_that_diverged_are_an_error():
+    graphdef, trainable, frozen = parts()
+    broken = jax.tree.map(lambda x: x * np.nan, trainable)
+    task = TaskExamples("t", [example("ab", "yes", answer_choices=("yes", "no"))], ("accuracy",))
+    with pytest.raises(UserError, match="not finite"):
+        evaluation.evaluate((graphdef, broken, frozen), [task], settings=Evaluation(), lengths=LENGTHS, vocabulary=Letters())
+
+
+def test_evaluating_again_compiles_nothing():
+    rows, choices = examples(9), [["yes", "no"]] * 9
+    score(rows, choices)
+    before = evaluation._score_rows._cache_size()
+    graphdef, trainable, frozen = parts()
+    moved = jax.tree.map(lambda x: x + 0.5, trainable)
+    fresh = nnx.split(nnx.merge(graphdef, moved, frozen), lambda path, _: "prompt" in path, ...)
+    evaluation.score_choices(fresh, rows, choices=[[ids(c) for c in own] for own in choices], lengths=LENGTHS, batch_size=4)
+    assert evaluation._score_rows._cache_size() == before
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("batch_size", 0), ("max_examples", -1), ("mode", "best"), ("normalisation", "mean"), ("temperature", -1.0)]
+)
+def test_settings_out_of_range_are_errors_that_name_the_field(field, value):
+    with pytest.raises(UserError, match=rf"Evaluation\.{field}"):
+        Evaluation(**{field: value})
+
+
+def test_a_task_without_examples_is_an_error():
+    with pytest.raises(UserError, match="task empty: no example"):
+        TaskExamples("empty", [], ("accuracy",))
