@@ -32,8 +32,8 @@ def cross_entropy(
     Returns:
       loss_sum: [] float32, z-loss included.
       weight_sum: [] float32.
-      sums: further weighted [] float32 sums: `cross_entropy` (what the targets cost: no smoothing, no z-loss), `z_loss`, `correct` (tokens whose
-        target has the highest score; a tie counts as correct).
+      sums: further weighted [] float32 sums: `cross_entropy` (what the targets cost: no smoothing, no z-loss), `z_loss`, `correct`
+        (tokens whose target has the highest score; a tie counts as correct).
     """
     logits_BTV = logits_BTV.astype(jnp.float32)
     weights_BT = weights_BT.astype(jnp.float32)

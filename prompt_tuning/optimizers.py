@@ -11,8 +11,8 @@ where the layers of a model are stacked in one array. The settings that matter, 
 | `weight_decay` | 1e-5 | 1e-5 | 0 |
 | `step_offset` | 0 | 1_100_000 | 0 |
 
-The released code resumes at the base's step 1,100,000 with a second moment of zero. The moment then takes in 1.5e-5 of each squared gradient, so
-that it acts as a growing sum, clipping is always on, and every update has a root mean square of exactly the learning rate.
+The released code resumes at the base's step 1,100,000 with a second moment of zero. The moment then takes in 1.5e-5 of each squared
+gradient, so that it acts as a growing sum, clipping is always on, and every update has a root mean square of exactly the learning rate.
 """
 
 import dataclasses

@@ -49,7 +49,7 @@ def run(transform, params, gradients):
     step = jax.jit(transform.update)
     history = []
     for i in range(len(jax.tree.leaves(gradients)[0])):
-        updates, state = step(jax.tree.map(lambda g: g[i], gradients), state, params)
+        updates, state = step(jax.tree.map(lambda g, i=i: g[i], gradients), state, params)
         params = optax.apply_updates(params, updates)
         history.append(params)
     return jax.tree.map(lambda *xs: np.stack(xs), *history), state
@@ -134,7 +134,10 @@ def test_weight_decay_is_not_scaled_by_the_rate():
 def test_stacked_layers_get_the_updates_of_separate_layers(settings):
     settings = dataclasses.replace(settings, min_dim_size_to_factor=16) if isinstance(settings, Adafactor) else settings
     shapes = {"kernel": (3, 20, 24), "scale": (3, 5)}
-    stacked = {name: draws(shape, seed=i)[0] * np.array([0.1, 1, 9]).reshape(3, *[1] * (len(shape) - 1)) for i, (name, shape) in enumerate(shapes.items())}
+    stacked = {
+        name: draws(shape, seed=i)[0] * np.array([0.1, 1, 9]).reshape(3, *[1] * (len(shape) - 1))
+        for i, (name, shape) in enumerate(shapes.items())
+    }
     gradients = {name: draws(shape, seed=9 + i)[1] for i, (name, shape) in enumerate(shapes.items())}
     ours, _ = run(settings.transform(constant), {"layers": stacked}, {"layers": gradients})
     for layer in range(3):
