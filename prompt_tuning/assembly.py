@@ -1,0 +1,111 @@
+"""Puts the model, the checkpoint and the method of an experiment together, once."""
+
+import dataclasses
+from typing import Any
+
+import jax
+from flax import nnx
+
+from prompt_tuning import assets, checkpoints, interop, sharding, trainable
+from prompt_tuning.errors import UserError
+from prompt_tuning.experiment import Experiment
+from prompt_tuning.models.t5 import T5, T5Config
+
+_RANDOM = "random: normal initialisation"
+
+
+@dataclasses.dataclass(frozen=True)
+class Assembly:
+    """A model ready to train or to run.
+
+    Attributes:
+      graphdef: the model without its arrays; `nnx.merge(graphdef, tuned, frozen)` is the model.
+      tuned, frozen: nested dicts of arrays, on the mesh.
+      places: the sharding of every parameter, by name.
+      rows: the audit table.
+      base: what the frozen weights are, for checkpoints.
+      mesh: the devices.
+    """
+
+    graphdef: Any
+    tuned: dict[str, Any]
+    frozen: dict[str, Any]
+    places: dict[str, jax.sharding.NamedSharding]
+    rows: tuple[trainable.Row, ...]
+    base: checkpoints.Base
+    mesh: jax.sharding.Mesh
+
+
+def abstract_base(config: T5Config) -> T5:
+    """The model's shapes, without values."""
+    return nnx.eval_shape(lambda: T5(config, nnx.Rngs(params=0)))
+
+
+def audit(experiment: Experiment) -> tuple[trainable.Row, ...]:
+    """The audit table without any weights in memory: shapes only, and the checkpoint's index of entries."""
+    vocabulary = _vocabulary(experiment)
+    model = abstract_base(experiment.trained_model)
+    sources = dict.fromkeys((name for name, _ in trainable.named_variables(model)), _RANDOM)
+    if experiment.base_checkpoint is not None:
+        sources = interop.base_sources(assets.resolve(experiment.base_checkpoint), experiment.model, _abstract_arrays(model))
+    found: dict[str, str] = {}
+
+    def attached() -> T5:
+        # Values are needed to trace, not to know the shapes: a fresh base stands in for the checkpoint.
+        fresh = T5(experiment.trained_model, nnx.Rngs(params=0))
+        found.update(experiment.method.attach(fresh, jax.random.key(0), vocabulary=vocabulary))
+        return fresh
+
+    model = nnx.eval_shape(attached)
+    return trainable.audit(model, experiment.method.trainable, sources | found)
+
+
+def assemble(experiment: Experiment) -> Assembly:
+    """The model with the base's values and the method attached.
+
+    Raises UserError where the checkpoint does not fill the model exactly, the vocabulary is smaller or larger than the model takes, or the method finds nothing to train.
+    """
+    config = experiment.trained_model
+    vocabulary = _vocabulary(experiment)
+    mesh = experiment.mesh.build()
+    method_key, base_key = jax.random.split(jax.random.key(experiment.seed))
+    model = abstract_base(config)
+    if experiment.base_checkpoint is None:
+        base_seed = int(jax.random.randint(base_key, (), 0, 2**31 - 1))
+        model = jax.jit(lambda: T5(config, nnx.Rngs(params=base_seed)))()
+        sources = dict.fromkeys((name for name, _ in trainable.named_variables(model)), _RANDOM)
+        source = f"{_RANDOM}, seed {experiment.seed}"
+    else:
+        source = assets.resolve(experiment.base_checkpoint)
+        values, sources = interop.load_base(source, experiment.model, _abstract_arrays(model))
+        graphdef, state = nnx.split(model)
+        places = sharding.of_state(state, mesh)
+        values = {name: jax.device_put(value, places[name]) for name, value in values.items()}
+        model = nnx.merge(graphdef, trainable.nested(values))
+        # A checkpoint's name alone is written into runs, so that a folder can be moved without changing what its runs are.
+        source = experiment.base_checkpoint
+    sources = sources | experiment.method.attach(model, method_key, vocabulary=vocabulary)
+    rows = trainable.audit(model, experiment.method.trainable, sources)
+    graphdef, tuned, frozen = trainable.split(model, experiment.method.trainable)
+    places = sharding.of_state(tuned, mesh) | sharding.of_state(frozen, mesh)
+    tuned_arrays, frozen_arrays = (
+        trainable.nested({name: jax.device_put(value, places[name]) for name, value in trainable.named(nnx.to_pure_dict(state)).items()})
+        for state in (tuned, frozen)
+    )
+    fingerprint = checkpoints.fingerprint(frozen_arrays) if frozen_arrays else ""
+    return Assembly(graphdef, tuned_arrays, frozen_arrays, places, rows, checkpoints.Base(source, fingerprint), mesh)
+
+
+def _vocabulary(experiment: Experiment) -> Any:
+    vocabulary = experiment.vocabulary.load()
+    size, rows = vocabulary.vocab_size, experiment.model.vocab_size
+    if size > rows:
+        raise UserError(
+            f"vocabulary {experiment.vocabulary}: {size} ids, but the model embeds {rows}; wanted at most {rows}: "
+            "give the model's own vocabulary (VOCABULARY) or fewer extra_ids"
+        )
+    return vocabulary
+
+
+def _abstract_arrays(model: nnx.Module) -> dict[str, jax.ShapeDtypeStruct]:
+    return {name: jax.ShapeDtypeStruct(v.get_value().shape, v.get_value().dtype) for name, v in trainable.named_variables(model)}

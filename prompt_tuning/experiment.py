@@ -1,0 +1,124 @@
+"""One run, settled in full: what the gin files choose, in one frozen dataclass, checked against itself."""
+
+import dataclasses
+import hashlib
+import json
+from typing import Any, Protocol
+
+from prompt_tuning.data.mixtures import Source
+from prompt_tuning.data.vocabularies import Vocabulary
+from prompt_tuning.errors import UserError
+from prompt_tuning.evaluation import Evaluation
+from prompt_tuning.methods.base import Method
+from prompt_tuning.models.t5 import T5Config
+from prompt_tuning.optimizers import AdamW, Adafactor, Schedule
+from prompt_tuning.sharding import Mesh
+
+
+class Settings(Protocol):
+    """Any frozen dataclass of settings."""
+
+    __dataclass_fields__: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """Everything that decides a run's result.
+
+    Attributes:
+      model: the architecture.
+      vocabulary: whose ids the model's embedding rows are.
+      method: what is tuned.
+      data: where training examples come from, and examples for evaluation unless `evaluation_data` is given.
+      evaluation_data: other tasks to evaluate on, such as held-out clusters; None for those of `data`.
+      base_checkpoint: a folder or file that `interop.load_base` reads; None leaves the base at random, which only `full` accepts
+        unless `allow_random_base` says so aloud.
+      allow_random_base: tune a method over a random base (tests, plans).
+      evaluation: how the dev split is scored.
+      optimizer, schedule: Optax, as settings.
+      train_steps, batch_size: steps, and examples (rows where packed) a step over all devices.
+      input_length, target_length: tokens; prompts come on top.
+      packed: several examples share a row.
+      seed: of data order, dropout, the method's initialisation and a random base.
+      eval_steps, checkpoint_steps, log_steps: how often; 0 is never (an evaluation and a checkpoint always end a run).
+      early_stopping_evals: stop after this many evaluations without a better score; 0 is never.
+      dropout_rate: of the base in training; the published prompts were trained with 0 in the architecture and 0.1 in the released configs.
+      z_loss, label_smoothing: see `losses.cross_entropy`.
+      gradient_clip_norm: global norm over trained parameters; None is off.
+      accumulation_steps: batches whose gradients are averaged before one update.
+      keep_checkpoints: latest ones kept beside the best.
+      mesh: how devices share the work.
+      save_base: write the tuned base as `base/` at the end, for runs that continue from it (model tuning only).
+    """
+
+    model: T5Config
+    vocabulary: Vocabulary
+    method: Method
+    data: Source
+    optimizer: Adafactor | AdamW
+    schedule: Schedule = Schedule()
+    evaluation: Evaluation = Evaluation()
+    evaluation_data: Source | None = None
+    base_checkpoint: str | None = None
+    allow_random_base: bool = False
+    train_steps: int = 1000
+    batch_size: int = 32
+    input_length: int = 128
+    target_length: int = 32
+    packed: bool = False
+    seed: int = 0
+    eval_steps: int = 100
+    checkpoint_steps: int = 500
+    log_steps: int = 10
+    early_stopping_evals: int = 0
+    dropout_rate: float = 0.0
+    z_loss: float = 0.0
+    label_smoothing: float = 0.0
+    gradient_clip_norm: float | None = None
+    accumulation_steps: int = 1
+    keep_checkpoints: int = 1
+    mesh: Mesh = Mesh()
+    save_base: bool = False
+
+    def __post_init__(self) -> None:
+        for name, least in (
+            ("train_steps", 1), ("batch_size", 1), ("input_length", 2), ("target_length", 2), ("accumulation_steps", 1), ("keep_checkpoints", 1),
+            ("eval_steps", 0), ("checkpoint_steps", 0), ("log_steps", 1), ("early_stopping_evals", 0), ("seed", 0),
+        ):  # fmt: skip
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise UserError(f"{name}: wanted a whole number of {least} or more, got {value!r}; set --gin.{name.upper()}")
+        for name in ("dropout_rate", "label_smoothing"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise UserError(f"{name}: wanted 0 or more and less than 1, got {getattr(self, name)!r}")
+        if self.early_stopping_evals and not self.eval_steps:
+            raise UserError("early_stopping_evals needs evaluations; set EVAL_STEPS to more than 0")
+        if self.base_checkpoint is None and not self.allow_random_base and hasattr(self.method, "length"):
+            raise UserError(
+                "no base checkpoint: a prompt over random weights learns nothing; set --gin.BASE_CHECKPOINT=\"'DIR'\" "
+                "(or experiment.Experiment.allow_random_base = True to do it all the same)"
+            )
+
+    @property
+    def trained_model(self) -> T5Config:
+        """The architecture with this run's dropout."""
+        return dataclasses.replace(self.model, dropout_rate=self.dropout_rate)
+
+
+def resolved(settings: Any) -> Any:
+    """A tree of plain JSON values that says every setting: a dataclass becomes a dict of its class's name and fields."""
+    if dataclasses.is_dataclass(settings) and not isinstance(settings, type):
+        fields = {field.name: resolved(getattr(settings, field.name)) for field in dataclasses.fields(settings)}
+        return {"class": f"{type(settings).__module__}.{type(settings).__qualname__}"} | fields
+    if isinstance(settings, dict):
+        return {str(key): resolved(value) for key, value in settings.items()}
+    if isinstance(settings, list | tuple):
+        return [resolved(value) for value in settings]
+    if settings is None or isinstance(settings, str | int | float | bool):
+        return settings
+    return repr(settings)
+
+
+def digest(settings: Any) -> str:
+    """A short hash of settings, the same on any machine."""
+    return hashlib.sha256(json.dumps(resolved(settings), sort_keys=True).encode()).hexdigest()[:12]

@@ -1,0 +1,68 @@
+"""One mesh, one table: how logical axes of parameters and batches lie on the devices."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from prompt_tuning.errors import UserError
+
+# Logical axis -> mesh axis. An axis that is not here is on every device in full.
+TABLE: dict[str, str] = {
+    "batch": "data",
+    "heads": "model",
+    "mlp": "model",
+    "vocab": "model",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Mesh:
+    """The shape of the device mesh. `data` devices share out the rows of a batch, `model` devices the weights; -1 takes what is left."""
+
+    data: int = -1
+    model: int = 1
+
+    def build(self) -> jax.sharding.Mesh:
+        """The mesh over this process's devices. Raises UserError where they are too few or do not divide."""
+        devices = jax.device_count()
+        data = devices // self.model if self.data == -1 and self.model > 0 else self.data
+        if data < 1 or self.model < 1 or data * self.model > devices:
+            raise UserError(f"mesh data={self.data}, model={self.model}: does not fit the {devices} device(s) at hand; set sharding.Mesh.data and .model")
+        chosen = np.array(jax.devices()[: data * self.model]).reshape(data, self.model)
+        return jax.sharding.Mesh(chosen, ("data", "model"), axis_types=(AxisType.Auto, AxisType.Auto))
+
+
+def spec(axes: tuple[str, ...] | None, shape: tuple[int, ...], mesh: jax.sharding.Mesh) -> PartitionSpec:
+    """Where an array with these logical axes lies. Stacked layers have axes in front that are not named; a width that does not divide stays whole."""
+    if not axes:
+        return PartitionSpec()
+    names = (None,) * (len(shape) - len(axes)) + tuple(TABLE.get(axis) for axis in axes)
+    used: set[str] = set()
+    out: list[str | None] = []
+    for name, size in zip(names, shape, strict=True):
+        fits = name is not None and name not in used and size % mesh.shape[name] == 0
+        out.append(name if fits else None)
+        used |= {name} if fits and name is not None else set()
+    return PartitionSpec(*out)
+
+
+def of_state(state: nnx.State, mesh: jax.sharding.Mesh) -> dict[str, NamedSharding]:
+    """Where each variable of a state lies, by its name ("/"-joined path)."""
+    return {
+        "/".join(map(str, path)): NamedSharding(mesh, spec(variable.get_metadata().get("axes"), variable.get_value().shape, mesh))
+        for path, variable in nnx.to_flat_state(state)
+    }
+
+
+def of_rows(mesh: jax.sharding.Mesh) -> NamedSharding:
+    """Arrays of a batch: rows over `data`."""
+    return NamedSharding(mesh, PartitionSpec(TABLE["batch"]))
+
+
+def everywhere(mesh: jax.sharding.Mesh) -> NamedSharding:
+    """A copy on every device."""
+    return NamedSharding(mesh, PartitionSpec())

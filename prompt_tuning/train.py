@@ -1,0 +1,36 @@
+"""Trains: python -m prompt_tuning.train --gin_file=MODEL --gin_file=METHOD --gin_file=DATA --workdir=DIR.
+
+The same command resumes an interrupted run; a finished run says so and does nothing. SIGTERM saves and exits with 143.
+"""
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+from prompt_tuning import cli
+from prompt_tuning.errors import UserError
+
+if TYPE_CHECKING:
+    from prompt_tuning.experiment import Experiment
+
+
+def run(experiment: "Experiment", flags: argparse.Namespace) -> None:
+    """Trains in `flags.workdir`."""
+    from prompt_tuning import training
+    from prompt_tuning.run_folder import RunFolder
+
+    if not flags.workdir:
+        raise UserError("--workdir is missing; wanted the folder that holds everything the run makes")
+    finished = RunFolder(flags.workdir).results is not None
+    try:
+        results = training.train(experiment, flags.workdir, gin_config=flags.gin_config)
+    except training.Interrupted as stop:
+        print(stop, file=sys.stderr)
+        sys.exit(143)
+    best = results["best"]
+    state = "finished already" if finished else "finished"
+    print(f"{state}: {results['split']} score {best['score']:.4f} at step {best['step']}; see {flags.workdir}/results.json")
+
+
+if __name__ == "__main__":
+    cli.main(run, __doc__)

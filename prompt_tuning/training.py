@@ -1,0 +1,376 @@
+"""Training: the step as a pure function, and the loop, read from top to bottom.
+
+The model is split once into a graph definition, what is tuned and what is frozen. The step differentiates with respect to what is tuned only,
+Optax sees and checkpoints hold only that, and the frozen weights are an argument that is never donated or copied.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from types import FrameType
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+from prompt_tuning import assembly, checkpoints, evaluation, interop, losses, optimizers, sharding, trainable
+from prompt_tuning.data import mixtures
+from prompt_tuning.errors import UserError
+from prompt_tuning.experiment import Experiment, resolved
+from prompt_tuning.models.layers import Tunable
+from prompt_tuning.progress import Progress
+from prompt_tuning.run_folder import RunFolder
+
+Array = jax.Array
+Batch = dict[str, Array]
+
+
+class TrainState(NamedTuple):
+    """All that changes from step to step. `step` counts the steps taken."""
+
+    step: Array
+    tuned: dict[str, Any]
+    optimizer_state: Any
+
+
+class Interrupted(Exception):
+    """The run was asked to stop (SIGTERM), and has saved itself."""
+
+
+def optimizer(experiment: Experiment) -> optax.GradientTransformation:
+    """The Optax transformation of an experiment. Second moments of what a method added are never factored (as in the released code)."""
+    added = experiment.method.trainable is Tunable
+    updates = -(-experiment.train_steps // experiment.accumulation_steps)
+    return optimizers.with_clipping_and_accumulation(
+        experiment.optimizer.transform(experiment.schedule.factor(updates), unfactored=lambda name: added),
+        max_norm=experiment.gradient_clip_norm,
+        accumulation_steps=experiment.accumulation_steps,
+    )
+
+
+def train_step(
+    state: TrainState,
+    frozen: dict[str, Any],
+    batch: Batch,
+    *,
+    graphdef: Any,
+    transform: optax.GradientTransformation,
+    seed: int,
+    dropout_rate: float,
+    z_loss: float,
+    label_smoothing: float,
+) -> tuple[TrainState, dict[str, Array]]:
+    """One step on one batch: the new state and the metrics of the batch before it.
+
+    The loss is the mean over target tokens of the batch. Dropout draws from the seed and the step alone, so a resumed run draws the same.
+    """
+    dropout_key = jax.random.fold_in(jax.random.key(seed), state.step) if dropout_rate else None
+
+    def loss_of(tuned: dict[str, Any]) -> tuple[Array, dict[str, Array]]:
+        logits_BTV = nnx.merge(graphdef, tuned, frozen)(batch, dropout_key=dropout_key)
+        loss_sum, weight_sum, sums = losses.cross_entropy(
+            logits_BTV,
+            batch["decoder_target_tokens"],
+            weights_BT=batch["decoder_loss_weights"],
+            label_smoothing=label_smoothing,
+            z_loss=z_loss,
+        )
+        tokens = jnp.maximum(weight_sum, 1.0)
+        return loss_sum / tokens, {"cross_entropy": sums["cross_entropy"] / tokens, "token_accuracy": sums["correct"] / tokens}
+
+    (loss, metrics), gradient = jax.value_and_grad(loss_of, has_aux=True)(state.tuned)
+    updates, optimizer_state = transform.update(gradient, state.optimizer_state, state.tuned)
+    tuned = optax.apply_updates(state.tuned, updates)
+    metrics |= {"loss": loss, "gradient_norm": optax.global_norm(gradient)}
+    return TrainState(state.step + 1, tuned, optimizer_state), metrics
+
+
+@dataclasses.dataclass(frozen=True)
+class Trainer:
+    """What the loop needs: the compiled step and where everything lies."""
+
+    built: assembly.Assembly
+    state: TrainState
+    places: TrainState
+    step: Callable[[TrainState, dict[str, Any], Batch], tuple[TrainState, dict[str, Array]]]
+
+
+def trainer(experiment: Experiment, built: assembly.Assembly) -> Trainer:
+    """The first state and the step, compiled with explicit shardings; the state is donated."""
+    transform = optimizer(experiment)
+    everywhere = sharding.everywhere(built.mesh)
+    tuned_places = trainable.nested({name: built.places[name] for name in trainable.named(built.tuned)})
+    # Optimizer state is made where it will lie, from shapes alone: nothing is copied or moved.
+    abstract = jax.eval_shape(transform.init, built.tuned)
+    optimizer_places = optimizers.like_params(abstract, built.tuned, built.places, otherwise=everywhere)
+    optimizer_state = jax.jit(transform.init, out_shardings=optimizer_places)(built.tuned)
+    state = TrainState(jax.device_put(jnp.zeros((), jnp.int32), everywhere), built.tuned, optimizer_state)
+    places = TrainState(everywhere, tuned_places, optimizer_places)
+    frozen_places = trainable.nested({name: built.places[name] for name in trainable.named(built.frozen)})
+    step = functools.partial(
+        train_step,
+        graphdef=built.graphdef,
+        transform=transform,
+        seed=experiment.seed,
+        dropout_rate=experiment.dropout_rate,
+        z_loss=experiment.z_loss,
+        label_smoothing=experiment.label_smoothing,
+    )
+    rows = sharding.of_rows(built.mesh)
+    compiled = jax.jit(step, in_shardings=(places, frozen_places, rows), out_shardings=(places, everywhere), donate_argnums=0)
+    return Trainer(built, state, places, compiled)
+
+
+def on_devices(batch: Mapping[str, np.ndarray], mesh: jax.sharding.Mesh) -> Batch:
+    """A batch of this process's rows as arrays over the mesh's `data` axis."""
+    rows = sharding.of_rows(mesh)
+    return {name: jax.make_array_from_process_local_data(rows, value) for name, value in batch.items()}
+
+
+def batches(experiment: Experiment, *, start_step: int) -> mixtures.Prefetched:
+    """The experiment's training batches from a step on, made in the background."""
+    return mixtures.training_batches(
+        experiment.data,
+        vocabulary=experiment.vocabulary.load,
+        input_length=experiment.input_length,
+        target_length=experiment.target_length,
+        batch_size=experiment.batch_size,
+        prompt=experiment.method.layout,
+        seed=experiment.seed,
+        start_step=start_step,
+        packed=experiment.packed,
+        shard=(jax.process_index(), jax.process_count()),
+    )
+
+
+def evaluator(experiment: Experiment, graphdef: Any, frozen: dict[str, Any]) -> Callable[[dict[str, Any]], evaluation.Report]:
+    """A function from what is tuned to its report on the evaluation split; the examples are read once, on the first call."""
+    vocabulary = experiment.vocabulary.load()
+    lengths = evaluation.Lengths(experiment.input_length, experiment.target_length, experiment.method.layout)
+
+    @functools.cache
+    def tasks() -> list[evaluation.TaskExamples]:
+        source = experiment.evaluation_data or experiment.data
+        return [
+            evaluation.TaskExamples(
+                name=task.title,
+                examples=mixtures.evaluation_examples(task, experiment.evaluation.split, experiment.evaluation.max_examples),
+                metrics=task.metric_names,
+            )
+            for task in source.tasks(vocabulary)
+        ]
+
+    def evaluate(tuned: dict[str, Any]) -> evaluation.Report:
+        return evaluation.evaluate(
+            (graphdef, tuned, frozen), tasks(), settings=experiment.evaluation, lengths=lengths, vocabulary=vocabulary
+        )
+
+    return evaluate
+
+
+@dataclasses.dataclass(frozen=True)
+class Best:
+    """The best evaluation so far."""
+
+    step: int = -1
+    score: float = -math.inf
+    evals_since: int = 0
+
+    def after(self, step: int, score: float) -> "Best":
+        """Itself with one more evaluation; among equals the earliest stays."""
+        better = score > self.score
+        return Best(step, score) if better else dataclasses.replace(self, evals_since=self.evals_since + 1)
+
+
+def train(experiment: Experiment, workdir: str, *, gin_config: str = "", label: str = "train") -> dict[str, Any]:
+    """Trains, or goes on where an earlier run of the same experiment in this folder stopped; gives what `results.json` holds.
+
+    Raises:
+      UserError: for what the user gave wrong, and for a loss that is not finite.
+      Interrupted: after SIGTERM, once the state is saved.
+    """
+    folder = RunFolder(workdir)
+    folder.claim(resolved(experiment), gin_config)
+    if folder.results is not None:
+        return folder.results
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(folder.locked())
+        asked_to_stop = stack.enter_context(_sigterm())
+        built = assembly.assemble(experiment)
+        print(trainable.table(built.rows), flush=True)
+        ready = trainer(experiment, built)
+        evaluate = evaluator(experiment, built.graphdef, built.frozen)
+        saved = stack.enter_context(
+            checkpoints.Checkpoints(folder.path / "checkpoints", base=built.base, keep_latest=experiment.keep_checkpoints)
+        )
+        state, best, seconds = _resume(ready, saved, folder, experiment)
+        step = int(state.step)
+        data = stack.enter_context(batches(experiment, start_step=step))
+        journal = stack.enter_context(Journal(folder, experiment, start_step=step, label=label))
+        stopped = best.evals_since >= experiment.early_stopping_evals > 0
+        unread: list[tuple[int, dict[str, Array]]] = []
+        report = None
+        started = time.monotonic()
+
+        while step < experiment.train_steps and not stopped:
+            state, metrics = ready.step(state, built.frozen, on_devices(next(data), built.mesh))
+            step += 1
+            unread.append((step, metrics))
+            last = step == experiment.train_steps
+            evaluating = last or _due(step, experiment.eval_steps)
+            saving = last or _due(step, experiment.checkpoint_steps) or asked_to_stop()
+            # Metrics are read one step late, so that the devices are not waited for; all are read before anything is kept.
+            while len(unread) > (0 if evaluating or saving else 1):
+                journal.trained(*unread.pop(0))
+            score = None
+            if evaluating:
+                report = evaluate(state.tuned)
+                score, best = report.score, best.after(step, report.score)
+                stopped = best.evals_since >= experiment.early_stopping_evals > 0
+                journal.evaluated(step, report, best)
+                saving = saving or stopped or best.step == step
+            if saving:
+                spent = seconds + time.monotonic() - started
+                extra = {"best": dataclasses.asdict(best), "seconds": spent, "data_step": step}
+                saved.save(step, state.tuned, state.optimizer_state, extra=extra, metric=score)
+            if asked_to_stop() and not (last or stopped):
+                saved.wait()
+                raise Interrupted(f"saved at step {step} of {experiment.train_steps} in {folder.path}; the same command resumes")
+
+        seconds += time.monotonic() - started
+        saved.wait()
+        if report is None or best.step != step:
+            state = state._replace(tuned=_restored(saved.restore_best(shapes(ready)[0])).trainable)
+        return _finish(experiment, folder, built, state.tuned, evaluate, final=report, best=best, steps=step, seconds=seconds)
+
+
+def shapes(ready: Trainer) -> tuple[Any, Any]:
+    """What is tuned and the optimizer state as shapes with shardings: what a checkpoint is read into."""
+
+    def abstract(leaf: Array, place: jax.sharding.NamedSharding) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
+
+    tuned = jax.tree.map(abstract, ready.state.tuned, ready.places.tuned)
+    return tuned, jax.tree.map(abstract, ready.state.optimizer_state, ready.places.optimizer_state)
+
+
+def _due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
+
+
+def _resume(ready: Trainer, saved: checkpoints.Checkpoints, folder: RunFolder, experiment: Experiment) -> tuple[TrainState, Best, float]:
+    restored = saved.restore_latest(*shapes(ready))
+    if restored is None:
+        folder.forget_metrics_after(-1)
+        return ready.state, Best(), 0.0
+    folder.forget_metrics_after(restored.step)
+    print(f"resuming at step {restored.step} of {experiment.train_steps}", flush=True)
+    step = jax.device_put(jnp.int32(restored.step), ready.places.step)
+    return TrainState(step, restored.trainable, restored.optimizer_state), Best(**restored.extra["best"]), restored.extra["seconds"]
+
+
+def _restored(found: checkpoints.Restored | None) -> checkpoints.Restored:
+    assert found is not None, "a run that took a step has a checkpoint"
+    return found
+
+
+def _finish(
+    experiment: Experiment,
+    folder: RunFolder,
+    built: assembly.Assembly,
+    best_tuned: dict[str, Any],
+    evaluate: Callable[[dict[str, Any]], evaluation.Report],
+    *,
+    final: evaluation.Report | None,
+    best: Best,
+    steps: int,
+    seconds: float,
+) -> dict[str, Any]:
+    """Writes what comes out of a run; `results.json` last, so that a folder that has it is whole."""
+    report = final if final is not None and best.step == steps else evaluate(best_tuned)
+    folder.write_rows("predictions.jsonl", report.predictions)
+    flat = trainable.named(best_tuned)
+    if "embed/prompt/rows" in flat:
+        checkpoints.save_prompt_npy(folder.path / "prompt.npy", flat["embed/prompt/rows"])
+    if experiment.save_base:
+        interop.save_base(folder.path / "base", trainable.named(built.frozen) | flat, config=experiment.model, dtype="bfloat16")
+    trained, frozen = trainable.totals(built.rows)
+    results = {
+        "split": experiment.evaluation.split,
+        "final": None if final is None else {"step": steps, "score": final.score, "metrics": final.metrics},
+        "best": {"step": best.step, "score": report.score, "metrics": report.metrics},
+        "trained_parameters": trained,
+        "frozen_parameters": frozen,
+        "steps": steps,
+        "seconds": round(seconds, 3),
+        "stored_bytes": sum(row.num_bytes for row in built.rows if row.trained),
+    }
+    folder.write_json("results.json", results)
+    return results
+
+
+class Journal:
+    """What a run says while it trains: `metrics.jsonl`, TensorBoard, the progress bar."""
+
+    def __init__(self, folder: RunFolder, experiment: Experiment, *, start_step: int, label: str):
+        # clu's writer brings TensorFlow.
+        from clu import metric_writers
+
+        self._folder, self._experiment = folder, experiment
+        self._board = metric_writers.SummaryWriter(str(folder.path / "tensorboard"))
+        self._progress = Progress(experiment.train_steps, start_step, examples_per_step=experiment.batch_size, label=label)
+
+    def __enter__(self) -> "Journal":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._progress.__exit__(*error)
+        self._board.close()
+
+    def trained(self, step: int, metrics: Mapping[str, Array]) -> None:
+        """One step. Raises UserError where the loss is not finite."""
+        values = {name: float(value) for name, value in metrics.items()}
+        if not math.isfinite(values["loss"]):
+            raise UserError(
+                f"loss is {values['loss']} at step {step}; wanted a finite number; earlier checkpoints are kept; "
+                "lower LEARNING_RATE or set experiment.Experiment.gradient_clip_norm, and use a new --workdir"
+            )
+        self._progress.step(values["loss"])
+        if step % self._experiment.log_steps == 0:
+            self._folder.add_metrics(step, "train", values)
+            self._board.write_scalars(step, {f"train/{name}": value for name, value in values.items()})
+
+    def evaluated(self, step: int, report: evaluation.Report, best: Best) -> None:
+        """One evaluation."""
+        split = self._experiment.evaluation.split
+        values = {"score": report.score} | {f"{task}/{name}": v for task, found in report.metrics.items() for name, v in found.items()}
+        self._folder.add_metrics(step, split, values)
+        self._board.write_scalars(step, {f"{split}/{name}": value for name, value in values.items()})
+        self._progress.say(f"step {step}: {split} score {report.score:.4f} (best {best.score:.4f} at step {best.step})")
+
+
+@contextlib.contextmanager
+def _sigterm() -> Iterator[Callable[[], bool]]:
+    """A function that says whether SIGTERM has come; outside the main thread it never does."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked.is_set
+        return
+
+    def handler(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        asked.set()
+
+    previous = signal.signal(signal.SIGTERM, handler)
+    try:
+        yield asked.is_set
+    finally:
+        signal.signal(signal.SIGTERM, previous)
