@@ -39,7 +39,7 @@ DEEDS: Mapping[Domain, tuple[str, ...]] = {
         *("read the paper", "closed the window", "made the tea", "cut the grass", "cleaned the lamp", "wrote a letter"),
     ),
     "out": (
-        *("fixed the roof", "sold the horse", "packed the bag", "moved the bed", "opened the shop", "counted the money"),
+        *("fixed the roof", "sold the rabbit", "packed the bag", "moved the bed", "opened the shop", "counted the money"),
         *("watered the plants", "printed the map", "locked the gate", "heard the bell", "emptied the box", "mended the net"),
     ),
 }
@@ -76,7 +76,8 @@ def _chain(rng: random.Random, domain: Domain, language: Language) -> tuple[str,
     """Three people told in two comparisons in any order, the people from most to least, the quality."""
     names = people(rng, domain, 3)
     quality = rng.choice(QUALITIES[domain])
-    clauses = [_compare(*pair, quality, upward=rng.random() < 0.5, language=language) for pair in (names[:2], names[1:])]
+    pairs = ((names[0], names[1]), (names[1], names[2]))
+    clauses = [_compare(upper, lower, quality, upward=rng.random() < 0.5, language=language) for upper, lower in pairs]
     rng.shuffle(clauses)
     if language == "tavi":
         return TAVI.say(*clauses), names, quality
