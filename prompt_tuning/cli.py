@@ -38,6 +38,7 @@ def main(
     description: str | None,
     *,
     extra_flags: Callable[[argparse.ArgumentParser], Any] | None = None,
+    fallbacks: Sequence[str] = (),
     argv: Sequence[str] | None = None,
 ) -> None:
     """Reads the flags, builds the experiment, runs the command.
@@ -52,6 +53,7 @@ def main(
         configuration as the text of one gin file, which a run folder keeps as `config.gin`.
       description: what `--help` says.
       extra_flags: adds the command's own flags to the parser.
+      fallbacks: lines of gin on fields of Experiment that count where the files say nothing: what this command can do without.
       argv: the arguments; None: those of the process.
     """
     parser = _parser(description, extra_flags)
@@ -62,24 +64,30 @@ def main(
     try:
         if not flags.gin_file and flags.workdir and (pathlib.Path(flags.workdir) / RUN_CONFIG).is_file():
             flags.gin_file = [os.path.abspath(pathlib.Path(flags.workdir) / RUN_CONFIG)]
-        experiment = load_experiment(flags.gin_file, flags.gin_bindings, search_paths=flags.gin_search_paths)
+        experiment = load_experiment(flags.gin_file, flags.gin_bindings, search_paths=flags.gin_search_paths, fallbacks=fallbacks)
         flags.gin_config = _config_text()
         run(experiment, flags)
     except UserError as error:
         print(f"error: {_one_line(error)}", file=sys.stderr)
         sys.exit(2)
+    except BrokenPipeError:  # The reader of our output, say `head`, has had enough; nothing more may be written at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
 
 
-def load_experiment(gin_files: Sequence[str], bindings: Sequence[str] = (), *, search_paths: Sequence[str] = ()) -> "Experiment":
-    """The experiment that `defaults.gin`, then the files in order, then the bindings describe; what comes later wins.
+def load_experiment(
+    gin_files: Sequence[str], bindings: Sequence[str] = (), *, search_paths: Sequence[str] = (), fallbacks: Sequence[str] = ()
+) -> "Experiment":
+    """The experiment that `defaults.gin`, the fallbacks, the files in order and the bindings describe; what comes later wins.
 
     Args:
       gin_files: paths, absolute or relative to the working directory, one of `search_paths`, or the folder that holds `configs/`.
       bindings: lines of gin, as `TRAIN_STEPS = 10`.
       search_paths: more folders to look for files in.
+      fallbacks: lines of gin on fields of Experiment.
 
     Raises UserError for a file that is not there or cannot be read, and for a name or value that fits nothing.
     """
@@ -100,8 +108,10 @@ def load_experiment(gin_files: Sequence[str], bindings: Sequence[str] = (), *, s
         gin.add_config_file_search_path(root)
     imports = ["from __gin__ import dynamic_registration", *(statement.format() for statement in scan.imports.values())]
     try:
-        for path in (str(_DEFAULTS), *(_find(name, roots, "--gin_file") for name in gin_files)):
-            gin.parse_config_file(path)
+        gin.parse_config_file(str(_DEFAULTS))
+        gin.parse_config(["from __gin__ import dynamic_registration", "from prompt_tuning import experiment", *fallbacks])
+        for name in gin_files:
+            gin.parse_config_file(_find(name, roots, "--gin_file"))
         gin.parse_config([*imports, *bindings])
     except (ValueError, NameError, AttributeError, SyntaxError, OSError) as error:  # What the scan let through.
         raise UserError(f"gin: {_one_line(error)}") from error
