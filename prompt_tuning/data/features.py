@@ -1,7 +1,7 @@
 """From tokenized examples to the arrays a model reads: padding or packing, with the places of soft prompts written beside the tokens.
 
-An example is a mapping with `inputs` and `targets`, token ids with the end token (EOS) included. Soft prompts take no token ids: a slots array says for
-each position whether it holds a token (-1) or which row of the prompt (0 and up). Everything here is NumPy.
+An example is a mapping with `inputs` and `targets`, token ids with the end token (EOS) included. Soft prompts take no token ids: a slots
+array says for each position whether it holds a token (-1) or which row of the prompt (0 and up). Everything here is NumPy.
 
 Letters: B rows of a batch, S source length, T target length, P prompt length.
 """
@@ -31,8 +31,8 @@ class PromptLayout:
     Attributes:
       encoder_length: prompt rows 0..encoder_length-1 stand in the encoder.
       decoder_length: prompt rows encoder_length..encoder_length+decoder_length-1 stand in the decoder.
-      placement: in the encoder, `before` the first token, `after_first` token, or as `suffix` after the last token (EOS). In the decoder, whose given
-        input is the start token alone, `before` stands before the start token and the other two stand after it.
+      placement: in the encoder, `before` the first token, `after_first` token, or as `suffix` after the last token (EOS). In the decoder,
+        whose given input is the start token alone, `before` stands before the start token and the other two stand after it.
     """
 
     encoder_length: int = 0
@@ -44,6 +44,9 @@ class PromptLayout:
             raise UserError(f"PromptLayout: lengths must be 0 or more, got encoder {self.encoder_length}, decoder {self.decoder_length}")
         if self.placement not in ("before", "after_first", "suffix"):
             raise UserError(f"PromptLayout.placement: wanted 'before', 'after_first' or 'suffix', got {self.placement!r}")
+
+
+NO_PROMPT = PromptLayout()
 
 
 def trim(ids: Sequence[int] | np.ndarray, length: int) -> np.ndarray:
@@ -70,19 +73,21 @@ def layout(
     *,
     input_length: int,
     target_length: int,
-    prompt: PromptLayout = PromptLayout(),
+    prompt: PromptLayout = NO_PROMPT,
 ) -> Batch:
     """Lays out one example a row, padded.
 
-    Arrays, int32 but for the weights (float32), with S = input_length + prompt.encoder_length and T = target_length + prompt.decoder_length:
-    `encoder_input_tokens`, `encoder_segment_ids` (1 on the example and its prompt, 0 on padding), `decoder_input_tokens` (the targets shifted right behind the
-    start token), `decoder_target_tokens`, `decoder_loss_weights` (1 where a token of the targets is predicted, EOS included, else 0),
-    `decoder_segment_ids`; and `encoder_prompt_slots`, `decoder_prompt_slots` where the respective prompt has rows. Inputs and targets longer than their length are cut and
-    keep their EOS.
+    Arrays, int32 but for the weights (float32), with S = input_length + prompt.encoder_length and T = target_length +
+    prompt.decoder_length: `encoder_input_tokens`, `encoder_segment_ids` (1 on the example and its prompt, 0 on padding),
+    `decoder_input_tokens` (the targets shifted right behind the start token), `decoder_target_tokens`, `decoder_loss_weights` (1 where a
+    token of the targets is predicted, EOS included, else 0), `decoder_segment_ids`; and `encoder_prompt_slots`, `decoder_prompt_slots`
+    where the respective prompt has rows. Inputs and targets longer than their length are cut and keep their EOS.
 
     Raises UserError for an example with empty inputs or targets.
     """
-    return layout_rows([[example] for example in examples], input_length=input_length, target_length=target_length, prompt=prompt, packed=False)
+    return layout_rows(
+        [[example] for example in examples], input_length=input_length, target_length=target_length, prompt=prompt, packed=False
+    )
 
 
 def layout_rows(
@@ -90,7 +95,7 @@ def layout_rows(
     *,
     input_length: int,
     target_length: int,
-    prompt: PromptLayout = PromptLayout(),
+    prompt: PromptLayout = NO_PROMPT,
     packed: bool = True,
 ) -> Batch:
     """Lays out several examples in each row, one after the other, each with its own prompt slots; `layout` says what the arrays are.
@@ -128,12 +133,17 @@ def layout_rows(
 
 
 def pack(
-    examples: Iterable[Example], *, input_length: int, target_length: int, prompt: PromptLayout = PromptLayout(), open_rows: int = _OPEN_ROWS
+    examples: Iterable[Example],
+    *,
+    input_length: int,
+    target_length: int,
+    prompt: PromptLayout = NO_PROMPT,
+    open_rows: int = _OPEN_ROWS,
 ) -> Iterator[list[Example]]:
     """Groups examples into rows for `layout_rows`: greedy, first fit among at most `open_rows` rows that are still open.
 
-    A row holds input_length + prompt.encoder_length source positions and target_length + prompt.decoder_length target positions; each example takes its own tokens and
-    a whole prompt. Rows come out oldest first, and the same for the same examples.
+    A row holds input_length + prompt.encoder_length source positions and target_length + prompt.decoder_length target positions; each
+    example takes its own tokens and a whole prompt. Rows come out oldest first, and the same for the same examples.
     Raises UserError for an example with empty inputs or targets.
     """
     source_length, decoder_length = input_length + prompt.encoder_length, target_length + prompt.decoder_length
@@ -155,7 +165,7 @@ def pack(
 
 
 def unpack(batch: Batch) -> list[dict[str, np.ndarray]]:
-    """The examples of a batch, row by row: `inputs` and `targets` without prompt and padding. The opposite of `layout` and `layout_rows`."""
+    """The examples of a batch, row by row, without prompts and padding: the opposite of `layout` and `layout_rows`."""
     examples = []
     for row in range(len(batch["encoder_segment_ids"])):
         for segment in range(1, int(batch["encoder_segment_ids"][row].max(initial=0)) + 1):

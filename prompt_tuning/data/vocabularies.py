@@ -35,7 +35,9 @@ class SentencePiece:
     def load(self) -> "seqio.Vocabulary":
         """The SeqIO vocabulary, read once a process. Raises UserError for a missing or broken file, or ids that are not T5's."""
         if not self.path:
-            raise UserError("no vocabulary file is given: wanted the path of a SentencePiece model; set VOCABULARY, as in --gin.VOCABULARY=\"'spiece.model'\"")
+            raise UserError(
+                "no vocabulary file is given; wanted the path of a SentencePiece model, as in --gin.VOCABULARY=\"'spiece.model'\""
+            )
         path = os.path.abspath(assets.resolve(self.path))
         if not os.path.isfile(path):
             raise UserError(f"vocabulary {self.path}: no such file; wanted a SentencePiece model (.model); mend the path")
@@ -56,7 +58,9 @@ class Bytes:
 def sentinel_id(vocabulary: "seqio.Vocabulary", index: int) -> int:
     """The id of sentinel `<extra_id_index>`: they count down from the top of the vocabulary. Raises UserError when there are too few."""
     if index >= vocabulary.extra_ids:
-        raise UserError(f"span corruption needs sentinel {index}, and the vocabulary has {vocabulary.extra_ids} extra ids; give it more extra_ids")
+        raise UserError(
+            f"span corruption needs sentinel {index}, and the vocabulary has {vocabulary.extra_ids} extra ids; give it more extra_ids"
+        )
     return int(vocabulary.vocab_size - 1 - index)
 
 
@@ -69,9 +73,13 @@ def _load_sentencepiece(path: str, extra_ids: int, modified: int) -> "seqio.Voca
     try:
         ids = (vocabulary.tokenizer.pad_id(), vocabulary.eos_id, vocabulary.unk_id)
     except Exception as error:  # The reader raises plain RuntimeError or protobuf's DecodeError.
-        raise UserError(f"vocabulary {path}: not a readable SentencePiece model ({type(error).__name__}); wanted a .model file; fetch it again") from error
+        raise UserError(
+            f"vocabulary {path}: not a readable SentencePiece model ({type(error).__name__}); wanted a .model file; fetch it again"
+        ) from error
     if ids != (0, 1, 2):
-        raise UserError(f"vocabulary {path}: wanted T5's ids padding 0, EOS 1, unknown 2, got {ids}; train it with pad_id=0, eos_id=1, unk_id=2")
+        raise UserError(
+            f"vocabulary {path}: wanted T5's ids padding 0, EOS 1, unknown 2, got {ids}; train it with pad_id=0, eos_id=1, unk_id=2"
+        )
     return vocabulary
 
 

@@ -1,0 +1,349 @@
+"""Training batches and evaluation examples from SeqIO tasks: mixing, shuffling, sharding, exact resumption.
+
+A finite task is read through SeqIO and tokenized once, and its token ids are held in memory (about 150 bytes for an example of 40 tokens).
+Position k of its stream is row `permutation(seed, epoch)[k mod n]` of epoch k // n, so a stream can begin at any position at no cost and is
+the same however it is cut into runs and shards. A streaming task (pretraining text) is read in order, and beginning at k reads and drops k
+examples.
+
+Mixing rates: examples-proportional with a cap and a temperature (Raffel et al. 2020, section 3.5.2), equal, or given weights.
+"""
+
+import dataclasses
+import hashlib
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import numpy as np
+
+from prompt_tuning.data import features, prefetch
+from prompt_tuning.errors import UserError
+
+if TYPE_CHECKING:
+    import seqio
+
+    from prompt_tuning.data.text_tasks import TextTask
+
+Shard = tuple[int, int]
+_DRAWS_PER_BLOCK = 4096
+
+
+class Source(Protocol):
+    """Where examples come from: a frozen dataclass that gin fills."""
+
+    @property
+    def task_names(self) -> tuple[str, ...]:
+        """The names of its tasks in reports, in the order of `tasks`."""
+        ...
+
+    def tasks(self, vocabulary: "seqio.Vocabulary") -> "list[TextTask]":
+        """Its SeqIO tasks, registered on demand under names that hold a hash of the settings."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Mixture:
+    """Several sources as one.
+
+    Attributes:
+      sources: sources, mixtures too.
+      rates: `proportional` to the number of training examples of each task, `equal` for every task, or one weight a source; within a source
+        that has several tasks these weights are shared out in proportion to their examples.
+      cap: counts of examples above it count as the cap (Raffel et al. call it K).
+      temperature: rates are raised to 1 / temperature; 1 is proportional, large is equal.
+    """
+
+    sources: tuple[Source, ...] = ()
+    rates: Literal["proportional", "equal"] | tuple[float, ...] = "proportional"
+    cap: int | None = None
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sources", tuple(self.sources))
+        if not self.sources:
+            raise UserError("Mixture.sources: wanted at least one source, got none")
+        if not isinstance(self.rates, str):
+            object.__setattr__(self, "rates", tuple(self.rates))
+            if len(self.rates) != len(self.sources) or min(self.rates) < 0 or sum(self.rates) <= 0:
+                raise UserError(f"Mixture.rates: wanted one weight of 0 or more for each of {len(self.sources)} sources, got {self.rates}")
+        elif self.rates not in ("proportional", "equal"):
+            raise UserError(f"Mixture.rates: wanted 'proportional', 'equal' or a tuple of weights, got {self.rates!r}")
+        if self.cap is not None and self.cap < 1:
+            raise UserError(f"Mixture.cap: wanted at least 1 example, got {self.cap}")
+        if self.temperature <= 0:
+            raise UserError(f"Mixture.temperature: wanted more than 0, got {self.temperature}")
+
+    @property
+    def task_names(self) -> tuple[str, ...]:
+        """The names of the tasks of all sources."""
+        return tuple(name for source in self.sources for name in source.task_names)
+
+    def tasks(self, vocabulary: "seqio.Vocabulary") -> "list[TextTask]":
+        """The tasks of all sources."""
+        return [task for source in self.sources for task in source.tasks(vocabulary)]
+
+
+def mixing_rates(source: Source, sizes: Sequence[int | None]) -> np.ndarray:
+    """The share of each task of a source, summing to 1: float64 [tasks].
+
+    Args:
+      source: the source; one that is no Mixture is mixed in proportion, without a cap.
+      sizes: the number of training examples of each task; None for one without end, which only `equal` and given weights can mix.
+    """
+    if not isinstance(source, Mixture):
+        return _proportional(sizes, None, 1.0)
+    if source.rates == "proportional":
+        return _proportional(sizes, source.cap, source.temperature)
+    if source.rates == "equal":
+        return np.full(len(sizes), 1 / len(sizes))
+    shares, start = [], 0
+    for inner, weight in zip(source.sources, source.rates, strict=True):
+        count = len(inner.task_names)
+        part = sizes[start : start + count]
+        within = mixing_rates(inner, part) if isinstance(inner, Mixture) else _proportional(part, source.cap, source.temperature)
+        shares.append(float(weight) * within)
+        start += count
+    return np.concatenate(shares) / sum(source.rates)
+
+
+def _proportional(sizes: Sequence[int | None], cap: int | None, temperature: float) -> np.ndarray:
+    if len(sizes) == 1:
+        return np.ones(1)
+    if any(size is None for size in sizes):
+        raise UserError("a source without end cannot be mixed in proportion to its examples; set Mixture.rates to 'equal' or to weights")
+    rates = np.array([min(size or 0, cap or size or 0) for size in sizes], np.float64) ** (1 / temperature)
+    return rates / rates.sum()
+
+
+@dataclasses.dataclass(frozen=True)
+class ExampleTable:
+    """The token ids of a finite task: row i of `inputs` is ids[splits[i] : splits[i + 1]], and of `targets` likewise."""
+
+    input_ids: np.ndarray
+    input_splits: np.ndarray
+    target_ids: np.ndarray
+    target_splits: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.input_splits) - 1
+
+    def __getitem__(self, row: int) -> features.Example:
+        inputs = self.input_ids[self.input_splits[row] : self.input_splits[row + 1]]
+        return {"inputs": inputs, "targets": self.target_ids[self.target_splits[row] : self.target_splits[row + 1]]}
+
+
+class _Shuffled:
+    """A table in its shuffled order, epoch after epoch; keeps the order of the epoch last read."""
+
+    def __init__(self, table: ExampleTable, name: str, seed: int) -> None:
+        self._table, self._key = table, (_number(name), seed)
+        self._epoch, self._order = -1, np.zeros(0, np.int64)
+
+    def __getitem__(self, position: int) -> features.Example:
+        epoch, place = divmod(position, len(self._table))
+        if epoch != self._epoch:
+            self._epoch, self._order = epoch, np.random.default_rng([*self._key, epoch]).permutation(len(self._table))
+        return self._table[self._order[place]]
+
+
+def example_table(task: "seqio.Task", split: str) -> ExampleTable:
+    """All examples of a task's split, tokenized, EOS appended, not trimmed. Raises UserError, naming both, when there is none."""
+    dataset = _dataset(task, split).map(lambda example: {key: example[key] for key in ("inputs", "targets")})
+    ids: dict[str, list[np.ndarray]] = {"inputs": [], "targets": []}
+    lengths: dict[str, list[np.ndarray]] = {"inputs": [np.zeros(1, np.int64)], "targets": [np.zeros(1, np.int64)]}
+    for chunk in dataset.ragged_batch(1024):
+        for key in ids:
+            ids[key].append(chunk[key].flat_values.numpy())
+            lengths[key].append(chunk[key].row_lengths().numpy())
+    if not ids["inputs"]:
+        raise UserError(f"task {_title(task)}: split {split!r} holds no example; check the files or the settings it is read from")
+    whole = {key: np.concatenate(parts) for key, parts in ids.items()}
+    splits = {key: np.cumsum(np.concatenate(parts)) for key, parts in lengths.items()}
+    return ExampleTable(whole["inputs"], splits["inputs"], whole["targets"], splits["targets"])
+
+
+def tokenized_examples(
+    task: "seqio.Task",
+    *,
+    split: str = "train",
+    seed: int = 0,
+    shuffle: bool = True,
+    repeat: bool = True,
+    shard: Shard = (0, 1),
+    skip: int = 0,
+    table: ExampleTable | None = None,
+    lengths: dict[str, int] | None = None,
+) -> Iterator[features.Example]:
+    """The examples of one task, EOS included, not trimmed.
+
+    Args:
+      task: a SeqIO task; one with `streaming` true comes in its own order, without end.
+      split: of the task.
+      seed: of the order, which is another one each epoch.
+      shuffle: whether to shuffle; a streaming task is never shuffled.
+      repeat: whether to go on after the last example.
+      shard: `(index, shards)`: this shard gets positions index, index + shards, ... of the one stream.
+      skip: begins at this position of the whole stream (before sharding).
+      table: the task's examples where they have been read already.
+      lengths: `inputs` and `targets` lengths a streaming task fills.
+    """
+    index, shards = shard
+    first = skip + (index - skip) % shards
+    if getattr(task, "streaming", False):
+        stream = _dataset(task, split, lengths=lengths, seed=seed, epochs=None if repeat else 1).skip(first).as_numpy_iterator()
+        yield from itertools.islice(stream, 0, None, shards)
+        return
+    table = example_table(task, split) if table is None else table
+    shuffled = _Shuffled(table, _title(task), seed)
+    for position in itertools.count(first, shards):
+        if position >= len(table) and not repeat:
+            return
+        yield shuffled[position] if shuffle else table[position % len(table)]
+
+
+def evaluation_examples(task: "seqio.Task", split: str, limit: int | None = None) -> list[dict[str, Any]]:
+    """The first `limit` examples of a split (None: all), in order, with texts; `answer_choices` and `references` are tuples or None.
+
+    Raises UserError, naming task and split, when there is none.
+    """
+    from prompt_tuning.data import text_tasks
+
+    dataset = _dataset(task, split, limit=limit)
+    examples = [text_tasks.as_example(element) for element in dataset.as_numpy_iterator()]
+    if not examples:
+        raise UserError(f"task {_title(task)}: split {split!r} holds no example; check the files or the settings it is read from")
+    return examples
+
+
+def mixed_examples(
+    source: Source,
+    *,
+    vocabulary: "seqio.Vocabulary",
+    input_length: int,
+    target_length: int,
+    seed: int,
+    split: str = "train",
+    shard: Shard = (0, 1),
+    skip: int = 0,
+) -> Iterator[features.Example]:
+    """The endless stream of a source's examples: position i holds the next example of the task drawn for it by the mixing rates.
+
+    `skip` and `shard` as in `tokenized_examples`: the streams of all shards, interleaved, are the stream of one.
+    """
+    tasks = source.tasks(vocabulary)
+    tables = [None if getattr(task, "streaming", False) else example_table(task, split) for task in tasks]
+    rates = mixing_rates(source, [None if table is None else len(table) for table in tables])
+    lengths = {"inputs": input_length, "targets": target_length}
+    index, shards = shard
+    first = skip + (index - skip) % shards
+    if len(tasks) == 1:
+        yield from tokenized_examples(tasks[0], split=split, seed=seed, shard=shard, skip=skip, table=tables[0], lengths=lengths)
+        return
+    drawn = np.zeros(len(tasks), np.int64)
+    first_block = first // _DRAWS_PER_BLOCK
+    for block in range(first_block):
+        drawn += np.bincount(_draws(seed, block, rates), minlength=len(tasks))
+    orders = [None if table is None else _Shuffled(table, _title(task), seed) for task, table in zip(tasks, tables, strict=True)]
+    streams: list[Iterator[features.Example] | None] = [None] * len(tasks)
+    for block in itertools.count(first_block):
+        for offset, choice in enumerate(_draws(seed, block, rates)):
+            position = block * _DRAWS_PER_BLOCK + offset
+            mine = position >= first and (position - first) % shards == 0
+            order = orders[choice]
+            if order is not None and mine:
+                yield order[int(drawn[choice])]
+            elif order is None and position >= first:
+                stream = streams[choice]
+                if stream is None:
+                    stream = tokenized_examples(tasks[choice], split=split, seed=seed, skip=int(drawn[choice]), lengths=lengths)
+                    streams[choice] = stream
+                example = next(stream)
+                if mine:
+                    yield example
+            drawn[choice] += 1
+
+
+def training_batches(
+    source: Source,
+    *,
+    vocabulary: "seqio.Vocabulary | Callable[[], seqio.Vocabulary]",
+    input_length: int,
+    target_length: int,
+    batch_size: int,
+    prompt: features.PromptLayout = features.NO_PROMPT,
+    seed: int = 0,
+    start_step: int = 0,
+    packed: bool = False,
+    shard: Shard = (0, 1),
+    split: str = "train",
+    ahead: int = 4,
+) -> prefetch.Prefetched:
+    """Endless batches for training, made in a background thread; close them (or use them in `with`) when done.
+
+    Args:
+      source: where the examples come from.
+      vocabulary: the SeqIO vocabulary, or a function that loads it in the background.
+      input_length: most tokens of inputs, EOS included, prompt not counted.
+      target_length: most tokens of targets, EOS included, prompt not counted.
+      batch_size: rows of the whole batch; each shard gets batch_size / shards of them.
+      prompt: see `features.PromptLayout`.
+      seed: of order and mixing.
+      start_step: begins with the batch of this step: the same as never interrupted.
+      packed: whether a row may hold several examples.
+      shard: `(index, shards)`, such as the process index and count. Without packing, the shards' batches of a step together are the batch
+        of one shard.
+      split: of every task.
+      ahead: batches made ahead.
+
+    Raises UserError, at the first batch, for an empty data set and whatever else the source finds wrong.
+    """
+    index, shards = shard
+    if batch_size < 1 or batch_size % shards:
+        raise UserError(
+            f"batch_size: wanted a positive multiple of {shards} (the number of data shards), got {batch_size}; mend BATCH_SIZE"
+        )
+    rows = batch_size // shards
+    lengths = {"input_length": input_length, "target_length": target_length}
+
+    def make() -> Iterator[features.Batch]:
+        loaded = vocabulary() if callable(vocabulary) else vocabulary
+        skip = 0 if packed else start_step * batch_size
+        examples = mixed_examples(source, vocabulary=loaded, seed=seed, split=split, shard=(index, shards), skip=skip, **lengths)
+        if packed:
+            groups = itertools.islice(features.pack(examples, prompt=prompt, **lengths), start_step * rows, None)
+            while True:
+                yield features.layout_rows(list(itertools.islice(groups, rows)), prompt=prompt, **lengths)
+        while True:
+            yield features.layout(list(itertools.islice(examples, rows)), prompt=prompt, **lengths)
+
+    return prefetch.Prefetched(make, ahead)
+
+
+def _title(task: "seqio.Task") -> str:
+    return str(getattr(task, "title", task.name))
+
+
+def _dataset(
+    task: "seqio.Task",
+    split: str,
+    *,
+    lengths: dict[str, int] | None = None,
+    seed: int | None = None,
+    limit: int | None = None,
+    epochs: int | None = 1,
+) -> Any:
+    if split not in task.splits:
+        raise UserError(f"task {_title(task)} has no split {split!r}; it has {', '.join(map(str, task.splits))}")
+    dataset = task.get_dataset(
+        lengths, split=split, shuffle=False, seed=seed, num_epochs=epochs, trim_output_features=lengths is not None, try_in_mem_cache=False
+    )
+    return dataset if limit is None else dataset.take(limit)
+
+
+def _draws(seed: int, block: int, rates: np.ndarray) -> np.ndarray:
+    """The tasks drawn for one block of positions."""
+    return np.random.default_rng([_number("draws"), seed, block]).choice(len(rates), size=_DRAWS_PER_BLOCK, p=rates)
+
+
+def _number(name: str) -> int:
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8])
