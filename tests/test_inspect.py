@@ -1,4 +1,4 @@
-"""The audit without training: exact counts of the published sizes, the JSON others rely on, and errors for what would not train as meant."""
+"""The audit without training: exact counts of published sizes, the JSON others rely on, and errors for what would not train as meant."""
 
 import json
 import pathlib
