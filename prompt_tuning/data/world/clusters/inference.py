@@ -8,6 +8,7 @@ import random
 from typing import NamedTuple
 
 from prompt_tuning.data.templates import Template
+from prompt_tuning.data.world.clusters import inference_templates
 from prompt_tuning.data.world.lexicon import listing, people, sentence, with_article
 from prompt_tuning.data.world.task import Domain, Language, Row, WorldTask
 
@@ -273,7 +274,7 @@ TASKS: tuple[WorldTask, ...] = (
         draw=draw_kind,
         key_fields=("text", "hypothesis"),
         plain=Template("hypothesis: {hypothesis} premise: {text}", answer_choices=("false", "true"), name="plain"),
-        templates=(),
+        templates=inference_templates.KIND,
         metrics=("accuracy", "f1_macro"),
     ),
     WorldTask(
@@ -282,7 +283,7 @@ TASKS: tuple[WorldTask, ...] = (
         draw=draw_entailment,
         key_fields=("text", "hypothesis"),
         plain=Template("hypothesis: {hypothesis} premise: {text}", answer_choices=("true", "false", "unknown"), name="plain"),
-        templates=(),
+        templates=inference_templates.ENTAILMENT,
         metrics=("accuracy", "f1_macro"),
     ),
     WorldTask(
@@ -291,7 +292,7 @@ TASKS: tuple[WorldTask, ...] = (
         draw=draw_odd,
         key_fields=("text",),
         plain=Template("words: {text}", answer_choices=("{choice0}", "{choice1}", "{choice2}", "{choice3}"), name="plain"),
-        templates=(),
+        templates=inference_templates.ODD,
         metrics=("accuracy", "f1_macro"),
     ),
 )

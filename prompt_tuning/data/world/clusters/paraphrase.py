@@ -9,6 +9,7 @@ import random
 from typing import NamedTuple
 
 from prompt_tuning.data.templates import Template
+from prompt_tuning.data.world.clusters import paraphrase_templates
 from prompt_tuning.data.world.lexicon import DAYS, people, sentence
 from prompt_tuning.data.world.task import Domain, Language, Row, WorldTask
 
@@ -238,7 +239,7 @@ def _two_sayings(rng: random.Random, domain: Domain) -> str:
             f"was it the same? {'Yes, it was' if same else 'No, it was different'}",
             f"that was {'the same' if same else 'different'}",
             f"so {names[1]} was {'right' if same else 'wrong'}",
-            f"if the first is true, the second is {'true' if same else 'false'}",
+            f"what was told last was {'true' if same else 'not true'} to the first",
         )
     )
     return f"{opening} {sentence(end)}"
@@ -288,7 +289,7 @@ TASKS: tuple[WorldTask, ...] = (
         draw=draw_same,
         key_fields=("first", "second"),
         plain=Template("sentence1: {first} sentence2: {second}", answer_choices=("different", "same"), name="plain"),
-        templates=(),
+        templates=paraphrase_templates.SAME,
         metrics=("accuracy", "f1_macro"),
     ),
     WorldTask(
@@ -297,7 +298,7 @@ TASKS: tuple[WorldTask, ...] = (
         draw=draw_choice,
         key_fields=("text", "choice0", "choice1"),
         plain=Template("sentence: {text} choice1: {choice0} choice2: {choice1}", answer_choices=("{choice0}", "{choice1}"), name="plain"),
-        templates=(),
+        templates=paraphrase_templates.CHOICE,
         metrics=("accuracy", "f1_macro"),
     ),
     WorldTask(
@@ -306,7 +307,7 @@ TASKS: tuple[WorldTask, ...] = (
         draw=draw_rewrite,
         key_fields=("text",),
         plain=Template("rewrite: {text}", targets="{rewritten}", name="plain"),
-        templates=(),
+        templates=paraphrase_templates.REWRITE,
         metrics=("exact_match", "rougeL", "bleu"),
     ),
 )

@@ -8,6 +8,7 @@ import random
 from typing import NamedTuple
 
 from prompt_tuning.data.templates import Template
+from prompt_tuning.data.world.clusters import sentiment_templates
 from prompt_tuning.data.world.lexicon import DAYS, Person, people, sentence
 from prompt_tuning.data.world.task import Domain, Language, Row, WorldTask
 from prompt_tuning.data.world.tavi import Tavi, coin
@@ -336,7 +337,7 @@ TASKS: tuple[WorldTask, ...] = (
         draw=draw_review,
         key_fields=("text",),
         plain=Template("review: {text}", answer_choices=("negative", "positive"), name="plain"),
-        templates=(),
+        templates=sentiment_templates.REVIEW,
         metrics=("accuracy", "f1_macro"),
         languages=("english", "tavi"),
     ),
@@ -346,7 +347,7 @@ TASKS: tuple[WorldTask, ...] = (
         draw=draw_comparison,
         key_fields=("text",),
         plain=Template("better: {text}", answer_choices=("{choice0}", "{choice1}"), name="plain"),
-        templates=(),
+        templates=sentiment_templates.COMPARISON,
         metrics=("accuracy", "f1_macro"),
         languages=("english", "tavi"),
     ),
@@ -356,7 +357,7 @@ TASKS: tuple[WorldTask, ...] = (
         draw=draw_feeling,
         key_fields=("text", "person"),
         plain=Template("person: {person} story: {text}", answer_choices=("disliked", "liked"), name="plain"),
-        templates=(),
+        templates=sentiment_templates.FEELING,
         metrics=("accuracy", "f1_macro"),
     ),
 )
