@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
-from prompt_tuning.data import features, prefetch
+from prompt_tuning.data import features
+from prompt_tuning.data.prefetch import Prefetched
 from prompt_tuning.errors import UserError
 
 if TYPE_CHECKING:
@@ -208,6 +209,10 @@ def evaluation_examples(task: "seqio.Task", split: str, limit: int | None = None
     """
     from prompt_tuning.data import text_tasks
 
+    if getattr(task, "streaming", False):
+        raise UserError(
+            f"task {_title(task)} is endless pretraining text without answers to score; set EVAL_STEPS to 0 or other evaluation data"
+        )
     dataset = _dataset(task, split, limit=limit)
     examples = [text_tasks.as_example(element) for element in dataset.as_numpy_iterator()]
     if not examples:
@@ -277,7 +282,7 @@ def training_batches(
     shard: Shard = (0, 1),
     split: str = "train",
     ahead: int = 4,
-) -> prefetch.Prefetched:
+) -> Prefetched:
     """Endless batches for training, made in a background thread; close them (or use them in `with`) when done.
 
     Args:
@@ -316,7 +321,7 @@ def training_batches(
         while True:
             yield features.layout(list(itertools.islice(examples, rows)), prompt=prompt, **lengths)
 
-    return prefetch.Prefetched(make, ahead)
+    return Prefetched(make, ahead)
 
 
 def _title(task: "seqio.Task") -> str:

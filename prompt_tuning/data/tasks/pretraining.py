@@ -85,7 +85,7 @@ def documents(settings: Pretraining, split: str) -> Iterator[str]:
     """The endless documents of a split. Raises UserError for a text file that is missing or empty."""
     from prompt_tuning.data.world import corpus
 
-    passages = corpus.documents(2 * settings.seed + (split != "train"))
+    passages = corpus.documents("train" if split == "train" else "validation", seed=settings.seed)
     if not settings.text_files:
         return passages
     texts = itertools.chain.from_iterable(map(_file_documents, settings.text_files))

@@ -3,10 +3,12 @@
 import functools
 import importlib
 import pkgutil
+import random
+from collections.abc import Callable
 from types import ModuleType
 
 from prompt_tuning.data.world import clusters as clusters_package
-from prompt_tuning.data.world.task import WorldTask
+from prompt_tuning.data.world.task import Domain, WorldTask
 from prompt_tuning.errors import UserError
 
 
@@ -35,6 +37,11 @@ def clusters() -> dict[str, tuple[str, ...]]:
     for task in all_tasks().values():
         names[task.cluster] = (*names.get(task.cluster, ()), task.name)
     return names
+
+
+def passage_makers() -> tuple[Callable[[random.Random, Domain], str], ...]:
+    """The functions that draw a passage of pretraining prose, one a cluster module, in the order of their names."""
+    return tuple(module.passages for module in cluster_modules())
 
 
 def task(name: str) -> WorldTask:
