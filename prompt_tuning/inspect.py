@@ -7,6 +7,7 @@ nothing and a parameter without an entry are errors here as they are in training
 """
 
 import argparse
+import dataclasses
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -40,30 +41,16 @@ def _run(experiment: "Experiment", flags: argparse.Namespace) -> None:
 
 
 def audit(experiment: "Experiment") -> "tuple[Row, ...]":
-    """A row for every parameter of the experiment's model with its method plugged in.
+    """A row for every parameter of the experiment's model with its method plugged in; see `assembly.audit`, which training shares.
 
     Raises UserError for a pattern that matches nothing, an empty trainable set, and a base checkpoint that lacks a parameter, has one
     too many, or has one of another shape.
     """
-    import jax
-    from flax import nnx
+    from prompt_tuning import assembly
 
-    from prompt_tuning import interop, trainable
-    from prompt_tuning.models.t5 import T5
-
-    base = nnx.eval_shape(lambda: T5(experiment.model, nnx.Rngs(0)))
-    names = [name for name, _ in trainable.named_variables(base)]
-    if experiment.base_checkpoint is None:
-        sources = dict.fromkeys(names, "initialiser: random (no BASE_CHECKPOINT)")
-    else:
-        sources = interop.describe_base(experiment.base_checkpoint, experiment.model, nnx.as_pure(nnx.state(base, nnx.Param)))
-
-    def build() -> nnx.Module:
-        model = T5(experiment.model, nnx.Rngs(0))
-        sources.update(experiment.method.attach(model, jax.random.key(0), vocabulary=_LateVocabulary(experiment)))
-        return model
-
-    return trainable.audit(nnx.eval_shape(build), experiment.method.trainable, sources)
+    if getattr(experiment.vocabulary, "path", "") is None:
+        experiment = dataclasses.replace(experiment, vocabulary=_NoVocabulary(experiment.vocabulary, experiment.model.vocab_size))
+    return assembly.audit(experiment)
 
 
 def as_json(rows: "tuple[Row, ...]") -> dict[str, Any]:
@@ -77,14 +64,18 @@ def as_json(rows: "tuple[Row, ...]") -> dict[str, Any]:
     return {"trained_parameters": trained, "frozen_parameters": frozen, "parameters": parameters}
 
 
-class _LateVocabulary:
-    """Loads the vocabulary when an initialisation asks for it: most do not, and its file may not be at hand."""
+@dataclasses.dataclass(frozen=True)
+class _NoVocabulary:
+    """Stands in where no vocabulary file is given: only an initialisation that reads one, as from class labels, then complains."""
 
-    def __init__(self, experiment: "Experiment") -> None:
-        self._settings = experiment.vocabulary
+    settings: Any
+    vocab_size: int
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._settings.load(), name)
+    def load(self) -> Any:
+        return self
+
+    def encode(self, text: str) -> list[int]:
+        return self.settings.load().encode(text)
 
 
 if __name__ == "__main__":
