@@ -53,7 +53,7 @@ def main(arguments: list[str] | None = None) -> None:
     flags = parser.parse_args(arguments)
     from prompt_tuning.data.world import corpus
 
-    model = train(itertools.islice(corpus.documents(flags.seed), flags.documents), vocabulary_size=flags.ids - EXTRA_IDS)
+    model = train(itertools.islice(corpus.documents("train", seed=flags.seed), flags.documents), vocabulary_size=flags.ids - EXTRA_IDS)
     flags.output.parent.mkdir(parents=True, exist_ok=True)
     flags.output.write_bytes(model)
     print(f"wrote {flags.output}: {len(model)} bytes, at most {flags.ids} ids with {EXTRA_IDS} sentinels", file=sys.stderr)
