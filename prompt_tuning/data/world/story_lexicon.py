@@ -57,7 +57,7 @@ LEXICA: dict[Domain, Lexicon] = {
         kinds=(
             _words("dog cat horse cow sheep hen goat duck"),
             _words("pear cake plum carrot potato pie cheese melon"),
-            _words("hammer saw spade knife rake brush ladder drill"),
+            _words("hammer chisel spade knife rake brush ladder drill"),
         ),
         vehicles=_words("train bus boat"),
     ),

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from prompt_tuning.data.templates import Template
 from prompt_tuning.data.world.prose import chance, choose, question_verdict, shuffled, verdict
 from prompt_tuning.data.world.story_lexicon import LEXICA
+from prompt_tuning.data.world.story_templates import TEMPLATES
 from prompt_tuning.data.world.task import Domain, Language, Row, WorldTask
 
 _CLUSTER = "comprehension"
@@ -222,7 +223,7 @@ TASKS = (
         draw=_draw_yes_no,
         key_fields=("story", "question"),
         plain=Template("story: {story} question: {question}", "{answer}", _NO_YES, name="plain"),
-        templates=(),
+        templates=TEMPLATES["story_yes_no"],
         metrics=("accuracy", "f1_macro"),
     ),
     WorldTask(
@@ -231,7 +232,7 @@ TASKS = (
         draw=_draw_where,
         key_fields=("story", "question"),
         plain=Template("story: {story} question: {question} choices: {choice0}, {choice1}, {choice2}", "{answer}", _THREE, name="plain"),
-        templates=(),
+        templates=TEMPLATES["story_where"],
         metrics=("accuracy", "f1_macro"),
     ),
     WorldTask(
@@ -240,7 +241,7 @@ TASKS = (
         draw=_draw_who,
         key_fields=("story", "question"),
         plain=Template("story: {story} question: {question} choices: {choice0}, {choice1}, {choice2}", "{answer}", _THREE, name="plain"),
-        templates=(),
+        templates=TEMPLATES["story_who"],
         metrics=("accuracy", "f1_macro"),
     ),
     WorldTask(
@@ -249,7 +250,7 @@ TASKS = (
         draw=_draw_open,
         key_fields=("story", "question"),
         plain=Template("story: {story} question: {question}", "{reply}", name="plain"),
-        templates=(),
+        templates=TEMPLATES["story_answer"],
         metrics=("exact_match", "squad_f1"),
     ),
 )

@@ -8,6 +8,7 @@ import random
 from prompt_tuning.data.templates import Template
 from prompt_tuning.data.world.prose import a, chance, choose, question_verdict, verdict
 from prompt_tuning.data.world.story_lexicon import KINDS, LEXICA
+from prompt_tuning.data.world.story_templates import TEMPLATES
 from prompt_tuning.data.world.task import Domain, Language, Row, WorldTask
 
 _CLUSTER = "extraction"
@@ -262,7 +263,7 @@ TASKS = (
         draw=_draw_role,
         key_fields=("sentence", "person"),
         plain=Template("sentence: {sentence} person: {person}", "{answer}", _ROLES, name="plain"),
-        templates=(),
+        templates=TEMPLATES["giver_receiver"],
         metrics=("accuracy", "f1_macro"),
     ),
     WorldTask(
@@ -271,7 +272,7 @@ TASKS = (
         draw=_draw_first_kind,
         key_fields=("sentence",),
         plain=Template("first kind: {sentence}", "{answer}", KINDS, name="plain"),
-        templates=(),
+        templates=TEMPLATES["first_kind"],
         metrics=("accuracy", "f1_macro"),
     ),
     WorldTask(
@@ -280,7 +281,7 @@ TASKS = (
         draw=_draw_colour_claim,
         key_fields=("sentence", "claim"),
         plain=Template("sentence: {sentence} claim: {claim}", "{answer}", _WRONG_RIGHT, name="plain"),
-        templates=(),
+        templates=TEMPLATES["colour_claim"],
         metrics=("accuracy", "f1_macro"),
     ),
     WorldTask(
@@ -289,7 +290,7 @@ TASKS = (
         draw=_draw_colour,
         key_fields=("sentence", "thing"),
         plain=Template("sentence: {sentence} colour of: {thing}", "{colour}", name="plain"),
-        templates=(),
+        templates=TEMPLATES["extract_colour"],
         metrics=("exact_match", "squad_f1"),
     ),
     WorldTask(
@@ -298,7 +299,7 @@ TASKS = (
         draw=_draw_detail,
         key_fields=("sentence", "wanted"),
         plain=Template("sentence: {sentence} wanted: {wanted}", "{value}", name="plain"),
-        templates=(),
+        templates=TEMPLATES["extract_detail"],
         metrics=("exact_match", "squad_f1"),
     ),
 )

@@ -5,12 +5,16 @@ nothing about the people of the test split can be learned from the training spli
 """
 
 import random
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, TypeVar
 
 from prompt_tuning.data.templates import Template
 from prompt_tuning.data.world.prose import a, chance, choose, shuffled, verdict
 from prompt_tuning.data.world.story_lexicon import LEXICA, SURNAMES
+from prompt_tuning.data.world.story_templates import TEMPLATES
 from prompt_tuning.data.world.task import Domain, Language, Row, WorldTask
+
+T = TypeVar("T")
 
 _CLUSTER = "facts"
 # Chosen so that every split of every task holds several people.
@@ -26,13 +30,20 @@ class Citizen(NamedTuple):
     job: str
 
 
+def _spread(rng: random.Random, items: Sequence[T], count: int) -> list[T]:
+    """`count` items in random order, each of `items` as often as the others, give or take one."""
+    spread = (list(items) * count)[:count]
+    rng.shuffle(spread)
+    return spread
+
+
 def _citizens(domain: Domain) -> tuple[Citizen, ...]:
     """The knowledge base of one domain: towns and jobs are spread evenly over the people, in an order fixed by a seed."""
     rng = random.Random(f"facts of the world/{_SEED}/{domain}")
     lexicon, surnames = LEXICA[domain], SURNAMES[domain]
-    towns, jobs, people = ((list(words) * len(surnames))[: len(surnames)] for words in (lexicon.towns, lexicon.jobs, lexicon.people))
-    for words in (towns, jobs, people):
-        rng.shuffle(words)
+    towns = _spread(rng, lexicon.towns, len(surnames))
+    jobs = _spread(rng, lexicon.jobs, len(surnames))
+    people = _spread(rng, lexicon.people, len(surnames))
     return tuple(
         Citizen(f"{person.name} {surname}", person.she, town, job)
         for surname, person, town, job in zip(surnames, people, towns, jobs, strict=True)
@@ -233,7 +244,7 @@ TASKS = (
         key_fields=("statement",),
         split_fields=("person",),
         plain=Template("statement: {statement}", "{answer}", _FALSE_TRUE, name="plain"),
-        templates=(),
+        templates=TEMPLATES["fact_town_statement"],
         metrics=("accuracy", "f1_macro"),
     ),
     WorldTask(
@@ -243,7 +254,7 @@ TASKS = (
         key_fields=("question", "choice0", "choice1", "choice2"),
         split_fields=("person",),
         plain=Template("question: {question} choices: {choice0}, {choice1}, {choice2}", "{answer}", _THREE, name="plain"),
-        templates=(),
+        templates=TEMPLATES["fact_town_choice"],
         metrics=("accuracy", "f1_macro"),
     ),
     WorldTask(
@@ -253,7 +264,7 @@ TASKS = (
         key_fields=("question", "choice0", "choice1"),
         split_fields=("person",),
         plain=Template("question: {question} choices: {choice0}, {choice1}", "{answer}", _TWO, name="plain"),
-        templates=(),
+        templates=TEMPLATES["fact_job_choice"],
         metrics=("accuracy", "f1_macro"),
     ),
     WorldTask(
@@ -263,7 +274,7 @@ TASKS = (
         key_fields=("question",),
         split_fields=("person",),
         plain=Template("question: {question}", "{job}", name="plain"),
-        templates=(),
+        templates=TEMPLATES["fact_job"],
         metrics=("exact_match", "squad_f1"),
     ),
 )

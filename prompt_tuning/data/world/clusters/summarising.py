@@ -10,6 +10,7 @@ from typing import NamedTuple
 from prompt_tuning.data.templates import Template
 from prompt_tuning.data.world.prose import chance, choose, shuffled, verdict
 from prompt_tuning.data.world.story_lexicon import LEXICA
+from prompt_tuning.data.world.story_templates import TEMPLATES
 from prompt_tuning.data.world.task import Domain, Language, Row, WorldTask
 
 _CLUSTER = "summarising"
@@ -69,7 +70,7 @@ _PLOTS = (
                 "{b} had a {x}. {a} had always wanted one. So {b} let {a} have it.",
             ),
             "out": (
-                "{a} opened the box and there was a {x}. It had come from {b}. They were friends from that day on.",
+                "{a} opened the parcel and there was a {x}. It had come from {b}. They were friends from that day on.",
                 "For weeks {b} had worked on a {x}. Now it was ready. It was meant for {a}, who cried for joy.",
             ),
         },
@@ -213,7 +214,8 @@ def _draw_summary(rng: random.Random, domain: Domain, language: Language) -> Row
 def _draw_title(rng: random.Random, domain: Domain, language: Language) -> Row:
     tale = _tale(rng, domain)
     titles = shuffled(rng, (tale.title, tale.wrong_title))
-    return {"story": tale.story, "choice0": titles[0], "choice1": titles[1], "label": titles.index(tale.title)}
+    row: Row = {"story": tale.story, "wrong_title": tale.wrong_title, "label": titles.index(tale.title)}
+    return row | {"choice0": titles[0], "choice1": titles[1]}
 
 
 def _draw_check(rng: random.Random, domain: Domain, language: Language) -> Row:
@@ -229,7 +231,7 @@ TASKS = (
         draw=_draw_summary,
         key_fields=("story",),
         plain=Template("summarize: {story}", "{summary}", name="plain"),
-        templates=(),
+        templates=TEMPLATES["story_summary"],
         metrics=("rougeL", "rouge1", "rouge2"),
     ),
     WorldTask(
@@ -238,7 +240,7 @@ TASKS = (
         draw=_draw_title,
         key_fields=("story", "choice0", "choice1"),
         plain=Template("story: {story} titles: {choice0}, {choice1}", "{answer}", ("{choice0}", "{choice1}"), name="plain"),
-        templates=(),
+        templates=TEMPLATES["story_title"],
         metrics=("accuracy", "f1_macro"),
     ),
     WorldTask(
@@ -247,7 +249,7 @@ TASKS = (
         draw=_draw_check,
         key_fields=("story", "summary"),
         plain=Template("story: {story} summary: {summary}", "{answer}", ("wrong", "right"), name="plain"),
-        templates=(),
+        templates=TEMPLATES["summary_check"],
         metrics=("accuracy", "f1_macro"),
     ),
 )
