@@ -39,7 +39,6 @@ def generate(
       eos_id: the end token.
     """
     assert max_tokens >= 1, max_tokens
-    assert temperature == 0.0 or keys_B is not None, "sampling wants a key for each row"
     rows = batch["encoder_input_tokens"].shape[0]
     start_BT = jnp.asarray(batch.get("decoder_start_tokens", np.full((rows, 1), START_ID, np.int32)))
     encoded_BSD = model.encode(
@@ -54,6 +53,7 @@ def generate(
     def choose(logits_BV: jax.Array, step: jax.Array) -> jax.Array:
         if temperature == 0.0:
             return jnp.argmax(logits_BV, axis=-1).astype(jnp.int32)
+        assert keys_B is not None, "sampling wants a key for each row"
         step_keys_B = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys_B, step)
         return jax.vmap(jax.random.categorical)(step_keys_B, logits_BV / temperature).astype(jnp.int32)
 

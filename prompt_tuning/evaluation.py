@@ -7,6 +7,8 @@ Examples are sorted by length, cut into batches of one fixed number of rows and 
 none twice: the compiled functions are kept by the model's graph definition. Rows do not see each other, so a score changes with the batch
 or the padding by float rounding only. The last batch is filled up with copies of its last row.
 
+Tasks without metrics, such as pretraining text, are judged by their loss: the mean negative log-probability of a target token.
+
 Axes: B batch (examples), C choices, R rows (example-choice pairs), S source length, T target length, V vocabulary.
 """
 
@@ -21,7 +23,7 @@ import numpy as np
 from flax import nnx
 
 from prompt_tuning import decoding, losses
-from prompt_tuning.data import features, metrics
+from prompt_tuning.data import features, metrics, mixtures
 from prompt_tuning.errors import UserError
 
 Example = Mapping[str, Any]
@@ -58,7 +60,8 @@ class Evaluation:
       batch_size: examples a batch.
       max_examples: of each task and split; None takes all.
       split: the split evaluated during training and by the `evaluate` command.
-      mode: `rank` ranks the answer choices, `generate` generates, `auto` ranks where an example has answer choices and generates elsewhere.
+      mode: `rank` ranks the answer choices, `generate` generates, `loss` takes the loss; `auto` ranks where an example has answer choices,
+        takes the loss where a task has no metrics, and generates elsewhere.
       normalisation: of rank classification: `sum` of log-probabilities, or `length`, their mean over the tokens scored.
       include_eos: whether the end token of a choice counts in rank classification, as it does in T5X and T0.
       max_tokens: most generated tokens, the end token included; None takes the target length.
@@ -69,7 +72,7 @@ class Evaluation:
     batch_size: int = 32
     max_examples: int | None = None
     split: str = "validation"
-    mode: Literal["auto", "rank", "generate"] = "auto"
+    mode: Literal["auto", "rank", "generate", "loss"] = "auto"
     normalisation: Normalisation = "sum"
     include_eos: bool = True
     max_tokens: int | None = None
@@ -81,7 +84,7 @@ class Evaluation:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"Evaluation.{name}: wanted at least 1, got {value}")
-        for name, allowed in (("mode", ("auto", "rank", "generate")), ("normalisation", ("sum", "length"))):
+        for name, allowed in (("mode", ("auto", "rank", "generate", "loss")), ("normalisation", ("sum", "length"))):
             if getattr(self, name) not in allowed:
                 raise UserError(f"Evaluation.{name}: wanted one of {', '.join(allowed)}, got {getattr(self, name)!r}")
         if self.temperature < 0:
@@ -90,7 +93,10 @@ class Evaluation:
 
 @dataclasses.dataclass(frozen=True)
 class TaskExamples:
-    """The examples of one task that are evaluated, tokenized once, and the names of its metrics; the first is the main one."""
+    """The examples of one task that are evaluated, tokenized once, and the names of its metrics; the first is the main one.
+
+    Examples are as `data.mixtures.evaluation_examples` gives them.
+    """
 
     name: str
     examples: Sequence[Example]
@@ -107,8 +113,9 @@ class Report:
 
     Attributes:
       metrics: of each task, name to value.
-      score: the mean over tasks of each task's main metric.
-      predictions: a row an example, in order: `task`, `inputs`, `target`, `prediction` and, where it was ranked, `choices` and `scores`.
+      score: the mean over tasks of each task's main metric, the negative loss where a task is judged by it: higher is better.
+      predictions: a row an example, in order: `task`, `inputs`, `target`; `prediction` and, where it was ranked, `choices` and `scores`;
+        `log_likelihood` and `target_tokens` where the loss was taken.
     """
 
     metrics: dict[str, dict[str, float]]
@@ -129,18 +136,54 @@ def evaluate(parts: Parts, tasks: Sequence[TaskExamples], *, settings: Evaluatio
     Raises:
       UserError: if the mode is `rank` and an example has no answer choices, or if the model gives a score that is not finite.
     """
-    assert tasks and len({task.name for task in tasks}) == len(tasks), [task.name for task in tasks]
+    assert tasks, "an evaluation wants at least one task"
+    names = [task.name for task in tasks]
+    if doubles := {name for name in names if names.count(name) > 1}:
+        raise UserError(f"evaluation: two tasks are called {min(doubles)}; give one of them another name")
     found: dict[str, dict[str, float]] = {}
     predictions: list[dict[str, Any]] = []
     main: list[float] = []
     for task in tasks:
-        rows = _predict(parts, task, settings, lengths, vocabulary)
-        targets = [example.get("references") or row["target"] for example, row in zip(task.examples, rows, strict=True)]
-        values = metrics.compute(task.metrics, targets, [row["prediction"] for row in rows])
-        found[task.name] = values
-        main.append(values[task.metrics[0]])
+        if settings.mode == "loss" or (settings.mode == "auto" and not task.metrics):
+            rows, loss = _loss(parts, task, settings, lengths, vocabulary)
+            found[task.name] = {"loss": loss}
+            main.append(-loss)
+        else:
+            rows = _predict(parts, task, settings, lengths, vocabulary)
+            found[task.name] = metrics.compute_for_examples(task.metrics, task.examples, [row["prediction"] for row in rows])
+            main.append(found[task.name][task.metrics[0]])
         predictions += rows
     return Report(found, float(np.mean(main)), predictions)
+
+
+def task_examples(source: mixtures.Source, vocabulary: Any, settings: Evaluation) -> list[TaskExamples]:
+    """The examples that `settings` asks of every task of a source, read once. Raises UserError for a task whose split is empty."""
+    return [
+        TaskExamples(name, mixtures.evaluation_examples(task, settings.split, settings.max_examples), tuple(task.metric_names))
+        for name, task in zip(source.task_names, source.tasks(vocabulary), strict=True)
+    ]
+
+
+def _loss(
+    parts: Parts, task: TaskExamples, settings: Evaluation, lengths: Lengths, vocabulary: Vocabulary
+) -> tuple[list[dict[str, Any]], float]:
+    """The rows of one task with their log-likelihoods, and the mean negative log-probability of a target token."""
+    sums, counts = log_likelihoods(parts, task.examples, lengths=lengths, batch_size=settings.batch_size)
+    if not np.all(np.isfinite(sums)):
+        raise UserError(
+            f"task {task.name}: the loss of example {int(np.argmin(np.isfinite(sums)))} is not finite; the weights have diverged"
+        )
+    rows = _rows(task, vocabulary)
+    for row, log_likelihood, count in zip(rows, sums, counts, strict=True):
+        row |= {"log_likelihood": float(log_likelihood), "target_tokens": int(count)}
+    return rows, -float(np.sum(sums, dtype=np.float64) / np.sum(counts))
+
+
+def _rows(task: TaskExamples, vocabulary: Vocabulary) -> list[dict[str, Any]]:
+    return [
+        {"task": task.name, "inputs": _text(example, "inputs", vocabulary), "target": _text(example, "targets", vocabulary)}
+        for example in task.examples
+    ]
 
 
 def _predict(parts: Parts, task: TaskExamples, settings: Evaluation, lengths: Lengths, vocabulary: Vocabulary) -> list[dict[str, Any]]:
@@ -151,10 +194,7 @@ def _predict(parts: Parts, task: TaskExamples, settings: Evaluation, lengths: Le
         raise UserError(f"task {task.name}: example {row} has no answer choices to rank; set Evaluation.mode to 'auto' or 'generate'")
     ranked = [] if settings.mode == "generate" else [row for row, own in enumerate(choices) if own]
     written = sorted(set(range(len(task.examples))) - set(ranked))
-    rows: list[dict[str, Any]] = [
-        {"task": task.name, "inputs": _text(example, "inputs", vocabulary), "target": _text(example, "targets", vocabulary)}
-        for example in task.examples
-    ]
+    rows = _rows(task, vocabulary)
     encode = functools.cache(lambda text: (*map(int, vocabulary.encode(text)), features.EOS_ID))
     scores = score_choices(
         parts,
@@ -332,7 +372,7 @@ def _score_rows(graphdef: Any, trainable: Any, frozen: Any, batch: Batch, owner_
         cache = decoding.take_rows(cache, owner_R)
     logits_RTV, _ = model.decode_step(batch["decoder_input_tokens"], cache, slots_BT=batch.get("decoder_prompt_slots"))
     weights_RT = batch["decoder_loss_weights"]
-    log_probabilities_RT = losses.token_log_probs(logits_RTV, batch["decoder_target_tokens"])
+    log_probabilities_RT = losses.token_log_probs(logits_RTV, jnp.asarray(batch["decoder_target_tokens"]))
     return jnp.sum(log_probabilities_RT * weights_RT, axis=1), jnp.sum(weights_RT, axis=1)
 
 

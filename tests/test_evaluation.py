@@ -158,6 +158,24 @@ def test_score_is_the_mean_over_tasks_of_the_main_metric():
     assert [row["task"] for row in report.predictions] == ["right", "right", "wrong", "wrong"]
 
 
+def test_tasks_without_metrics_are_judged_by_their_loss():
+    rows = examples(6)
+    report = evaluation.evaluate(
+        parts(), [TaskExamples("text", rows, ())], settings=Evaluation(batch_size=4), lengths=LENGTHS, vocabulary=Letters()
+    )
+    total = sum(plain_log_likelihood(row["inputs"], row["targets"]) for row in rows)
+    loss = -total / sum(len(row["targets"]) for row in rows)
+    np.testing.assert_allclose(report.metrics["text"]["loss"], loss, rtol=1e-5)
+    assert report.score == -report.metrics["text"]["loss"]
+    assert [row["target_tokens"] for row in report.predictions] == [len(row["targets"]) for row in rows]
+
+
+def test_two_tasks_of_one_name_are_an_error():
+    task = TaskExamples("same", examples(1), ("accuracy",))
+    with pytest.raises(UserError, match="two tasks are called same"):
+        evaluation.evaluate(parts(), [task, task], settings=Evaluation(), lengths=LENGTHS, vocabulary=Letters())
+
+
 def test_generate_mode_ignores_the_choices_and_rank_mode_wants_them():
     rows = [example("ab c", "yes", answer_choices=("yes", "no")), example("ab c", "yes")]
     task = TaskExamples("t", rows, ("accuracy",))
