@@ -89,7 +89,7 @@ class Schedule:
 class AdafactorState(NamedTuple):
     """Statistics by parameter name, float32. A parameter stands in `full`, or in both `row` and `column`."""
 
-    count: jax.Array
+    steps: jax.Array
     full: dict[str, jax.Array]
     row: dict[str, jax.Array]
     column: dict[str, jax.Array]
@@ -158,7 +158,7 @@ class Adafactor:
             named = _named(params)
             factored = {name: x for name, x in named.items() if is_factored(name, x.shape)}
             return AdafactorState(
-                count=jnp.zeros((), jnp.int32),
+                steps=jnp.zeros((), jnp.int32),
                 full={name: jnp.zeros(x.shape, jnp.float32) for name, x in named.items() if name not in factored},
                 row={name: jnp.zeros(x.shape[:-1], jnp.float32) for name, x in factored.items()},
                 column={name: jnp.zeros(x.shape[:-2] + x.shape[-1:], jnp.float32) for name, x in factored.items()},
@@ -167,10 +167,10 @@ class Adafactor:
 
         def update(grads: PyTree, state: AdafactorState, params: PyTree = None) -> tuple[PyTree, AdafactorState]:
             assert params is not None, "Adafactor reads the parameters"
-            t = (state.count + 1).astype(jnp.float32) + self.step_offset
+            t = (state.steps + 1).astype(jnp.float32) + self.step_offset
             # The share of the new squared gradient. Written so, and not as 1 - (1 - t^-d), it keeps its digits at a late t.
             fresh = t**-self.decay_rate
-            rate = self.learning_rate * schedule(state.count)
+            rate = self.learning_rate * schedule(state.steps)
             full, row, column, momentum = dict(state.full), dict(state.row), dict(state.column), dict(state.momentum)
             named_params, updates = _named(params), {}
             for name, grad in _named(grads).items():
@@ -194,7 +194,7 @@ class Adafactor:
                 if self.momentum is not None:
                     step = momentum[name] = self.momentum * momentum[name] + (1.0 - self.momentum) * step
                 updates[name] = (-step - self.weight_decay * param).astype(named_params[name].dtype)
-            return _unnamed(updates, grads), AdafactorState(state.count + 1, full, row, column, momentum)
+            return _unnamed(updates, grads), AdafactorState(state.steps + 1, full, row, column, momentum)
 
         return optax.GradientTransformation(init, update)
 

@@ -222,7 +222,7 @@ def test_like_params_finds_the_owner_of_each_statistic():
     params = {"a": {"kernel": jnp.ones((130, 130))}, "kernel": jnp.ones((2, 3)), "prompt": jnp.ones((5, 4))}
     per_param = {"a/kernel": "A", "kernel": "K", "prompt": "P"}
     state = optimizers.like_params(Adafactor(momentum=0.9).transform(constant).init(params), params, per_param, otherwise="-")
-    assert state.count == "-"
+    assert state.steps == "-"
     assert state.full == {"kernel": "K", "prompt": "P"}
     assert state.row == {"a/kernel": "-"}
     assert state.momentum == per_param

@@ -1,0 +1,168 @@
+"""The base model of a run: loaded from whatever the path holds, saved in this project's own format.
+
+That format is a folder with `model.safetensors`, whose entries are our parameters under their own names with layers stacked, and
+`config.json`, `{"model": <fields of T5Config>}`.
+"""
+
+import dataclasses
+import json
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from prompt_tuning import assets
+from prompt_tuning.errors import UserError
+from prompt_tuning.files import atomic_write
+from prompt_tuning.interop import huggingface, t5x
+from prompt_tuning.interop.sources import Recipe, Source, check, fill, names_and_shapes
+
+_KINDS = "a folder with model.safetensors (ours or Hugging Face's), a .safetensors file, or a T5X checkpoint folder"
+# Fields whose wrong value changes the results without changing any shape, and those whose value shapes tell less clearly.
+_NOT_COMPARED = ("dropout_rate", "dtype", "param_dtype", "unroll_layers", "remat", "tied")
+
+
+def load_base(path: str, config: Any, abstract_params: Any) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Every parameter of a base model from a checkpoint.
+
+    Args:
+      path: a folder or file of a kind that this module's error messages name, "~" allowed, or "bundled:NAME".
+      config: the model's `T5Config`; what the checkpoint's config.json states must agree with it.
+      abstract_params: tree (or flat dictionary by "/"-joined name) of leaves with shape and dtype: the base's parameters, without what a
+        method adds. Values come in these dtypes.
+
+    Returns:
+      Values by "/"-joined name, and by the same name "file:entry" that they came from.
+
+    Raises:
+      UserError: not a checkpoint, truncated, a parameter without entry, an entry without parameter, a wrong shape, another architecture.
+    """
+    abstract = names_and_shapes(abstract_params)
+    source, recipes, copies = _plan(path, config, abstract)
+    return fill(source, recipes, abstract, copies=copies)
+
+
+def base_sources(path: str, config: Any, abstract_params: Any) -> dict[str, str]:
+    """Where `load_base` would take each parameter from, with its checks, without reading the values."""
+    source, recipes, copies = _plan(path, config, names_and_shapes(abstract_params))
+    return check(source, recipes, copies=copies)
+
+
+def _plan(path: str, config: Any, abstract: Mapping[str, Any]) -> tuple[Source, dict[str, Recipe], dict[str, str]]:
+    found = _find(path)
+    if found.is_dir() and (found / "checkpoint").is_file():
+        source = t5x.open_checkpoint(found)
+        return source, t5x.recipes(source, abstract), {}
+    source = _open_safetensors(found)
+    _compare(stated_fields(path), config, source.where)
+    if huggingface.is_huggingface(source.shapes):
+        return source, *huggingface.recipes(source, abstract)
+    return source, {name: Recipe((name,), {tuple(leaf.shape): np.asarray}) for name, leaf in abstract.items()}, {}
+
+
+def _find(path: str) -> pathlib.Path:
+    found = pathlib.Path(assets.resolve(path)).expanduser()
+    if not found.exists():
+        raise UserError(f"no base checkpoint at {path}: wanted {_KINDS}: set BASE_CHECKPOINT")
+    return found
+
+
+def stated_fields(path: str) -> dict[str, Any]:
+    """The fields of `T5Config` that the config.json beside a checkpoint states; empty where there is none."""
+    found = _find(path)
+    file = (found if found.is_dir() else found.parent) / "config.json"
+    if not file.is_file():
+        return {}
+    try:
+        stated = json.loads(file.read_text("utf-8"))
+        if not isinstance(stated, dict):
+            raise ValueError(f"wanted an object, got {type(stated).__name__}")
+    except ValueError as error:
+        raise UserError(f"cannot read {file}: not JSON of a model's configuration ({error})") from error
+    return stated["model"] if isinstance(stated.get("model"), dict) else huggingface.config_fields(stated)
+
+
+def save_base(path: str | os.PathLike[str], params: Any, config: Any, *, dtype: str = "bfloat16") -> None:
+    """Writes a base in this project's own format.
+
+    Args:
+      path: the folder; made if it is not there.
+      params: tree (or flat dictionary by "/"-joined name) of the base's parameters.
+      config: the model's `T5Config`.
+      dtype: of the stored values: "bfloat16" or "float32".
+    """
+    import ml_dtypes
+
+    stored = np.dtype(ml_dtypes.bfloat16) if dtype == "bfloat16" else np.dtype(dtype)
+    folder = pathlib.Path(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    named = {name: np.ascontiguousarray(np.asarray(value), dtype=stored) for name, value in names_and_shapes(params).items()}
+    atomic_write(folder / "model.safetensors", safetensors.numpy.save(named))
+    atomic_write(folder / "config.json", json.dumps({"model": dataclasses.asdict(config)}, indent=2) + "\n")
+
+
+def _compare(stated: Mapping[str, Any], config: Any, where: str) -> None:
+    for field, value in stated.items():
+        if field in _NOT_COMPARED:
+            continue
+        mine = getattr(config, field, value)
+        # mT5 and UMT5 configs state the tokenizer's size, or the embedding's; the embedding's shape is checked itself.
+        if field != "vocab_size" and mine != value:
+            raise UserError(
+                f"the base is another architecture: config.json in {where} states {field} = {value}, the model has {mine}: "
+                f"set T5Config.{field} = {value}, or give another BASE_CHECKPOINT"
+            )
+
+
+def _open_safetensors(found: pathlib.Path) -> Source:
+    folder = found if found.is_dir() else found.parent
+    handles: dict[str, Any] = {}
+    shapes: dict[str, tuple[int, ...]] = {}
+    file_of: dict[str, str] = {}
+    for file in _files(found):
+        try:
+            handles[file.name] = safetensors.safe_open(file, framework="numpy")
+        except FileNotFoundError:
+            raise UserError(f"truncated checkpoint: {file.name}, named in the index, is not in {folder}: copy it again") from None
+        except (safetensors.SafetensorError, OSError) as error:
+            raise UserError(f"cannot read {file}: truncated or not safetensors ({error}): copy it again") from error
+        for entry in handles[file.name].keys():  # noqa: SIM118
+            shapes[entry] = tuple(handles[file.name].get_slice(entry).get_shape())
+            file_of[entry] = file.name
+    return Source(
+        where=str(found),
+        shapes=shapes,
+        read=lambda entry: handles[file_of[entry]].get_tensor(entry),
+        file_of=lambda entry: file_of[entry],
+    )
+
+
+def _files(found: pathlib.Path) -> list[pathlib.Path]:
+    """The safetensors files of a checkpoint: one, or those an index names."""
+    if found.is_file():
+        if found.suffix != ".safetensors":
+            raise UserError(f"not a base checkpoint: wanted {_KINDS}, got the file {found}")
+        return [found]
+    index = found / "model.safetensors.index.json"
+    if (found / "model.safetensors").is_file():
+        return [found / "model.safetensors"]
+    if index.is_file():
+        try:
+            names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
+        except (ValueError, KeyError, AttributeError) as error:
+            raise UserError(f"cannot read {index}: not an index of safetensors files ({error}): copy it again") from error
+        return [found / name for name in names]
+    there = sorted(file.name for file in found.iterdir())
+    if pickled := [name for name in there if name.startswith("pytorch_model") and name.endswith(".bin")]:
+        raise UserError(
+            f"not a base checkpoint: {found / pickled[0]} is a pickle, which may run any code when read: save the model as safetensors "
+            "(save_pretrained(..., safe_serialization=True)) and give that folder"
+        )
+    if steps := [name for name in there if (found / name / "checkpoint").is_file()]:
+        raise UserError(f"not a base checkpoint: {found} holds T5X checkpoints; give one of them, as {found / steps[-1]}")
+    got = ", ".join(there[:5]) if there else "an empty folder"
+    raise UserError(f"not a base checkpoint: {found}: wanted {_KINDS}, got {got}")
