@@ -35,7 +35,7 @@ _YES_NO = (
         question_first="{question} Decide with the help of this story: {story}",
         options="{story}\n{question}\n{options}",
         text_question="Text: {story} Question: {question} Answer:",
-        according="According to this text, {question} {story} Reply with yes or no.",
+        according="Go by this text alone. {question} {story} Reply with yes or no.",
     ),
     *_choice(
         _FALSE_TRUE,
@@ -93,7 +93,7 @@ _ANSWER = (
         text_question="Text: {story} Question: {question} Answer:",
         question_first="{question} Use this story: {story}",
         short="Give a short answer. Story: {story} Asked: {question}",
-        tell="Tell me, {question} Here is what happened. {story}",
+        tell="Tell me: {question} Here is what happened. {story}",
         line="{story}\n{question}",
         reader="You have read this: {story} Somebody asks you: {question}",
         find="Find the answer to the question in the text. {question} {story}",

@@ -28,7 +28,14 @@ class _Plot(NamedTuple):
     miss: str
     title: str
     wrong_title: str
+    fragile: bool = False
 
+
+# The things that can be broken and mended, for the plots that say so.
+_FRAGILE: dict[Domain, tuple[str, ...]] = {
+    "in": ("key", "cup", "lamp", "box", "ring", "clock", "basket", "bell", "drum", "pen"),
+    "out": ("vase", "flute", "mirror", "kettle"),
+}
 
 _PLOTS = (
     _Plot(
@@ -110,6 +117,7 @@ _PLOTS = (
         "{a} mended the {x} of {b}.",
         "{b} mends a {x}",
         "{a} mends a {x}",
+        fragile=True,
     ),
     _Plot(
         {
@@ -158,7 +166,7 @@ def _tale(rng: random.Random, domain: Domain) -> _Tale:
     lexicon = LEXICA[domain]
     plot = choose(rng, _PLOTS)
     one, two = rng.sample(lexicon.people, 2)
-    x, y = rng.sample(lexicon.things, 2)
+    x, y = rng.sample(_FRAGILE[domain] if plot.fragile else lexicon.things, 2)
     p, q = rng.sample(lexicon.places, 2)
     t, u = rng.sample(lexicon.towns, 2)
     f, g = rng.sample(lexicon.kinds[1], 2)
