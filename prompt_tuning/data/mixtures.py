@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from prompt_tuning.data.text_tasks import TextTask
 
 Shard = tuple[int, int]
+STREAM_EXAMPLES = 512
 _DRAWS_PER_BLOCK = 4096
 
 
@@ -202,18 +203,21 @@ def tokenized_examples(
         yield shuffled[position] if shuffle else table[position % len(table)]
 
 
-def evaluation_examples(task: "seqio.Task", split: str, limit: int | None = None) -> list[dict[str, Any]]:
+def evaluation_examples(
+    task: "seqio.Task", split: str, limit: int | None = None, *, input_length: int = 128, target_length: int = 32
+) -> list[dict[str, Any]]:
     """The first `limit` examples of a split (None: all), in order, with texts; `answer_choices` and `references` are tuples or None.
 
-    Raises UserError, naming task and split, when there is none.
+    A streaming task gives STREAM_EXAMPLES where there is no limit, made to fill the two lengths; they matter to no other task.
+    Raises UserError, naming task and split, when there is no example.
     """
     from prompt_tuning.data import text_tasks
 
     if getattr(task, "streaming", False):
-        raise UserError(
-            f"task {_title(task)} is endless pretraining text without answers to score; set EVAL_STEPS to 0 or other evaluation data"
-        )
-    dataset = _dataset(task, split, limit=limit)
+        lengths = {"inputs": input_length, "targets": target_length}
+        dataset = _dataset(task, split, lengths=lengths, seed=0, limit=limit or STREAM_EXAMPLES)
+    else:
+        dataset = _dataset(task, split, limit=limit)
     examples = [text_tasks.as_example(element) for element in dataset.as_numpy_iterator()]
     if not examples:
         raise UserError(f"task {_title(task)}: split {split!r} holds no example; check the files or the settings it is read from")

@@ -37,23 +37,30 @@ def span_corruption_lengths(
     return best
 
 
-def concatenate_and_split(dataset: tf.data.Dataset, *, tokens: int, key: str = "targets", separator: int | None = None) -> tf.data.Dataset:
-    """One long text of all examples, cut into pieces of exactly `tokens` tokens (what is left at the end is dropped).
+def concatenate_and_split(
+    dataset: tf.data.Dataset, *, tokens: int, key: str = "targets", separator: int | None = None, documents_joined: int = 512
+) -> tf.data.Dataset:
+    """Joins documents and cuts the long text into pieces of exactly `tokens` tokens.
 
     Args:
       dataset: examples with a token vector under `key`.
       tokens: the tokens of a piece.
       key: the field to read and write; other fields are dropped.
-      separator: a token id put after each document, or None for nothing.
+      separator: a token id put after each document, or None for nothing, as in T5.
+      documents_joined: how many documents are joined at a time; what is left of each such text is dropped (less than one piece).
     """
 
-    def flat(example: Mapping[str, tf.Tensor]) -> tf.data.Dataset:
-        ids = example[key]
-        if separator is not None:
-            ids = tf.concat([ids, tf.constant([separator], ids.dtype)], axis=0)
-        return tf.data.Dataset.from_tensor_slices(ids)
+    def ids(example: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        if separator is None:
+            return example[key]
+        return tf.concat([example[key], tf.constant([separator], example[key].dtype)], axis=0)
 
-    return dataset.flat_map(flat).batch(tokens, drop_remainder=True).map(lambda ids: {key: ids}, num_parallel_calls=tf.data.AUTOTUNE)
+    def pieces(documents: tf.RaggedTensor) -> tf.data.Dataset:
+        text = documents.flat_values
+        whole = tf.size(text) // tokens
+        return tf.data.Dataset.from_tensor_slices({key: tf.reshape(text[: whole * tokens], [whole, tokens])})
+
+    return dataset.map(ids, num_parallel_calls=tf.data.AUTOTUNE).ragged_batch(documents_joined).flat_map(pieces)
 
 
 @seqio.map_over_dataset(num_seeds=1)

@@ -23,8 +23,9 @@ class Pretraining:
     Attributes:
       objective: `span_corruption` (Raffel et al. 2020, section 3.1.4) or `prefix_lm`: a prefix of the text is read and the rest written
         (the LM adaptation of Lester et al. 2021, section 3.1).
-      whole_documents: each document is an example of its own, cut to the length that fits; else documents are joined, EOS between them, and
-        cut into pieces that fill the input length exactly, as T5 does.
+      whole_documents: each document is an example of its own, cut to the length that fits; else documents are joined and cut into
+        pieces that fill the input length exactly, as T5 does.
+      document_separator: whether joined documents have EOS between them (T5 puts nothing there).
       noise_density: share of the tokens in noise spans.
       mean_span_tokens: mean length of a noise span.
       min_prefix_tokens: shortest prefix of the language-model objective.
@@ -36,6 +37,7 @@ class Pretraining:
 
     objective: Literal["span_corruption", "prefix_lm"] = "span_corruption"
     whole_documents: bool = False
+    document_separator: bool = False
     noise_density: float = 0.15
     mean_span_tokens: float = 3.0
     min_prefix_tokens: int = 1
@@ -149,7 +151,7 @@ def _objective(
             lambda example: tf.size(example["targets"]) > 1
         )
     else:
-        dataset = objectives.concatenate_and_split(dataset, tokens=tokens, separator=eos_id)
+        dataset = objectives.concatenate_and_split(dataset, tokens=tokens, separator=eos_id if settings.document_separator else None)
     if settings.objective == "span_corruption":
         return objectives.span_corruption(dataset, output_features=output_features, **noise)
     return objectives.prefix_language_model(
