@@ -55,9 +55,9 @@ LEXICA: dict[Domain, Lexicon] = {
         towns=_words("Tarn Velmo Ostra Kerrow Dunby Halden Merrin Solva Brack Norwell Pinford Garth Lindow Escot"),
         jobs=_words("baker teacher farmer doctor miller painter singer tailor driver gardener nurse sailor lawyer cook"),
         kinds=(
-            _words("dog cat horse cow sheep hen goat duck"),
+            _words("dog cat horse cow wolf bird goat duck"),
             _words("pear cake plum carrot potato pie cheese melon"),
-            _words("hammer chisel spade knife rake brush ladder drill"),
+            _words("hammer chisel spade knife rake spoon ladder drill"),
         ),
         vehicles=_words("train bus boat"),
     ),
@@ -79,16 +79,11 @@ LEXICA: dict[Domain, Lexicon] = {
     ),
 }
 
-# Surnames of the people of the facts; each belongs to one person.
+# Surnames of the people of the facts; two people share each, so that the first name counts too.
 SURNAMES: dict[Domain, tuple[str, ...]] = {
     "in": _words(
-        """Oldfield Barlow Crane Dexter Elwood Foster Gibson Hobbs Irwin Jarvis Keller Lowell Mercer Nash Osborn Pratt Quincy Rhodes
-        Sutton Tucker Upton Vance Winslow Yates Ashby Boyle Carver Dalton Emmet Fisher Gordon Harlow Ingram Jessup Kirby Landon Madden
-        Norris Orton Parker Ramsey Selby Thorne Usher Vernon Walton York Arnold Becket Colby Draper Eaton Farley Graham Huxley Jewell
-        Kendal Lister Morgan Newell"""
+        """Hobbs Rhodes Ashby Boyle Orton Vernon Abbot Birch Chester Drake Ellis Finch Grover Holt Iverson Jolley Knight Lamb Moss Noble
+        Otway Pike Reed Stone Tully Udall"""
     ),
-    "out": _words(
-        """Abbot Birch Chester Drake Ellis Finch Grover Holt Iverson Jolley Knight Lamb Moss Noble Otway Pike Reed Stone Tully Udall
-        Voss Ward Young Zeller Amos Bolton Cobb Dyer Engel Frost Gale Hurst Jonas Kemp Lyle Marsh"""
-    ),
+    "out": _words("Voss Ward Young Zeller Amos Bolton Cobb Dyer Engel Frost Gale Hurst Jonas Kemp Lyle Marsh"),
 }

@@ -62,7 +62,7 @@ _GIVE = {
     ),
 }
 _FILLERS = {
-    "in": ("It was raining.", "{d} sang a song.", "It was a cold day.", "{d} was tired.", "The sun was warm."),
+    "in": ("{d} was hungry.", "It was a cold day.", "{d} was tired.", "The day was warm."),
     "out": ("The wind was strong.", "{d} slept all day.", "Outside it began to snow."),
 }
 

@@ -1,4 +1,4 @@
-"""Closed-book facts: where each of 96 people lives and what each does for a living (192 facts, fixed for ever).
+"""Closed-book facts: where each of 84 people lives and what each does for a living (168 facts, fixed for ever).
 
 The pretraining passages state each fact in many frames; a task gives the person and asks. The splits are apart by person, so that
 nothing about the people of the test split can be learned from the training split.
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 _CLUSTER = "facts"
 # Chosen so that every split of every task holds several people.
-_SEED = 385
+_SEED = 1434
 
 
 class Citizen(NamedTuple):
@@ -41,12 +41,12 @@ def _citizens(domain: Domain) -> tuple[Citizen, ...]:
     """The knowledge base of one domain: towns and jobs are spread evenly over the people, in an order fixed by a seed."""
     rng = random.Random(f"facts of the world/{_SEED}/{domain}")
     lexicon, surnames = LEXICA[domain], SURNAMES[domain]
-    towns = _spread(rng, lexicon.towns, len(surnames))
-    jobs = _spread(rng, lexicon.jobs, len(surnames))
-    people = _spread(rng, lexicon.people, len(surnames))
+    count = 2 * len(surnames)
+    towns, jobs = _spread(rng, lexicon.towns, count), _spread(rng, lexicon.jobs, count)
+    # The people of a surname are drawn together, so that their first names differ.
+    people = [(person, surname) for surname in surnames for person in rng.sample(lexicon.people, 2)]
     return tuple(
-        Citizen(f"{person.name} {surname}", person.she, town, job)
-        for surname, person, town, job in zip(surnames, people, towns, jobs, strict=True)
+        Citizen(f"{person.name} {surname}", person.she, town, job) for (person, surname), town, job in zip(people, towns, jobs, strict=True)
     )
 
 
@@ -66,7 +66,7 @@ _TOWN_FRAMES = {
         "{p} can be found in {t}",
         "{p} stays in {t}",
         "it is in {t} that {p} lives",
-        "anyone who looks for {p} must go to {t}",
+        "people go to {t} for {p}",
         "{p} is one of the people of {t}",
     ),
 }
