@@ -89,7 +89,7 @@ def train_step(
     (loss, metrics), gradient = jax.value_and_grad(loss_of, has_aux=True)(state.tuned)
     updates, optimizer_state = transform.update(gradient, state.optimizer_state, state.tuned)
     tuned = optax.apply_updates(state.tuned, updates)
-    metrics |= {"loss": loss, "gradient_norm": optax.global_norm(gradient)}
+    metrics |= {"loss": loss, "gradient_norm": optax.tree.norm(gradient)}
     return TrainState(state.step + 1, tuned, optimizer_state), metrics
 
 
