@@ -1,7 +1,8 @@
 """Pretraining objectives as SeqIO preprocessors: T5's span corruption and the language-model objectives of LM adaptation.
 
-Both read examples with tokenized `targets` (no EOS) and give `inputs` and `targets` (no EOS: `seqio.preprocessors.append_eos` follows).
-They draw from stateless seeds that SeqIO hands out (`seqio.map_over_dataset`), so a seeded pipeline gives the same stream every time.
+`span_corruption` and `prefix_language_model` read examples with tokenized `targets` (no EOS) and give `inputs` and `targets` (no EOS:
+`seqio.preprocessors.append_eos` follows). They draw from stateless seeds that SeqIO hands out (`seqio.map_over_dataset`), so a seeded
+pipeline gives the same stream every time.
 
 - Span corruption: Raffel et al. 2020 (arXiv:1910.10683), section 3.1.4 and figure 2. The targets end with one more sentinel, as in the
 paper's
@@ -37,30 +38,35 @@ def span_corruption_lengths(
     return best
 
 
-def concatenate_and_split(
-    dataset: tf.data.Dataset, *, tokens: int, key: str = "targets", separator: int | None = None, documents_joined: int = 512
-) -> tf.data.Dataset:
-    """Joins documents and cuts the long text into pieces of exactly `tokens` tokens.
+def join_and_split(dataset: tf.data.Dataset, *, tokens: int, separator: int | None = None) -> tf.data.Dataset:
+    """Joins documents and cuts the long text into pieces of exactly `tokens` tokens, under `targets`.
 
     Args:
-      dataset: examples with a token vector under `key`.
+      dataset: elements whose `targets` is a ragged batch of tokenized documents, int32 [documents, (tokens)]. Each batch makes one long
+        text; what is left at its end (less than one piece) is dropped.
       tokens: the tokens of a piece.
-      key: the field to read and write; other fields are dropped.
       separator: a token id put after each document, or None for nothing, as in T5.
-      documents_joined: how many documents are joined at a time; what is left of each such text is dropped (less than one piece).
     """
 
-    def ids(example: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        if separator is None:
-            return example[key]
-        return tf.concat([example[key], tf.constant([separator], example[key].dtype)], axis=0)
-
-    def pieces(documents: tf.RaggedTensor) -> tf.data.Dataset:
+    def pieces(example: Mapping[str, tf.RaggedTensor]) -> tf.data.Dataset:
+        documents = example["targets"]
+        if separator is not None:
+            ends = tf.fill([documents.nrows(), 1], tf.constant(separator, documents.dtype))
+            documents = tf.concat([documents, ends], axis=1)
         text = documents.flat_values
         whole = tf.size(text) // tokens
-        return tf.data.Dataset.from_tensor_slices({key: tf.reshape(text[: whole * tokens], [whole, tokens])})
+        return tf.data.Dataset.from_tensor_slices({"targets": tf.reshape(text[: whole * tokens], [whole, tokens])})
 
-    return dataset.map(ids, num_parallel_calls=tf.data.AUTOTUNE).ragged_batch(documents_joined).flat_map(pieces)
+    return dataset.flat_map(pieces)
+
+
+def one_by_one(dataset: tf.data.Dataset, *, tokens: int) -> tf.data.Dataset:
+    """Each document of ragged batches (see `join_and_split`) alone, cut to `tokens` tokens; those under two are left out."""
+
+    def each(example: Mapping[str, tf.RaggedTensor]) -> tf.data.Dataset:
+        return tf.data.Dataset.from_tensor_slices({"targets": example["targets"][:, :tokens]})
+
+    return dataset.flat_map(each).filter(lambda example: tf.size(example["targets"]) > 1)
 
 
 @seqio.map_over_dataset(num_seeds=1)
