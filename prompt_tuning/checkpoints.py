@@ -264,24 +264,6 @@ def save_prompt_npy(path: str | os.PathLike[str], prompt_PD: jax.typing.ArrayLik
     atomic_write(path, buffer.getvalue())
 
 
-def load_prompt_npy(path: str | os.PathLike[str]) -> np.ndarray:
-    """Reads a prompt [P, D] from a .npy file as float32.
-
-    Raises:
-      UserError: no such file, not a .npy of numbers, truncated, or not a matrix.
-    """
-    try:
-        prompt_PD = np.load(path, allow_pickle=False)
-    except FileNotFoundError:
-        raise UserError(f"no prompt file: wanted a .npy of shape [P, D], {path} is not there") from None
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"cannot read the prompt {path}: not a whole .npy file of numbers ({_reason(error)})") from error
-    if not isinstance(prompt_PD, np.ndarray) or prompt_PD.ndim != 2 or not np.issubdtype(prompt_PD.dtype, np.floating):
-        got = f"{prompt_PD.dtype} of shape {list(prompt_PD.shape)}" if isinstance(prompt_PD, np.ndarray) else type(prompt_PD).__name__
-        raise UserError(f"wrong prompt in {path}: wanted floating-point numbers of shape [P, D], got {got}")
-    return prompt_PD.astype(np.float32)
-
-
 def _shapes(metadata: Mapping[str, Any], name: str) -> dict[str, Any]:
     """Shapes and dtypes by name of what a checkpoint holds; nothing where there was nothing to save."""
     if name not in metadata:

@@ -77,7 +77,8 @@ def recipes(source: Source, abstract: Mapping[str, Any]) -> dict[str, Recipe]:
     """For each parameter its recipe."""
     table = layer_names(gated="encoder/layers/feed_forward/mlp/gate/kernel" in abstract)
     heads = next((t.shape[-1] for n, t in abstract.items() if n.endswith("relative_bias/table")), 1)
-    made = {}
+    made: dict[str, Recipe] = {}
+    scanned: dict[str, tuple[str, dict[Shape, Convert], int]] = {}
     for name, leaf in abstract.items():
         shape = tuple(leaf.shape)
         stack, _, rest = name.partition("/layers/")
@@ -88,13 +89,15 @@ def recipes(source: Source, abstract: Mapping[str, Any]) -> dict[str, Recipe]:
             made[name] = Recipe((names[key],), _accepts(name, shape, heads=heads))
             continue
         accepts = _accepts(name, shape[1:], heads=heads)
-        scanned = [f"{stack}/{scope}/{names[key]}" for scope in (stack, "layers")]
-        if found := [entry for entry in scanned if entry in source.shapes]:
-            made[name] = Recipe((found[0],), _scanned(accepts, shape[0]))
+        whole = next((entry for scope in (stack, "layers") if (entry := f"{stack}/{scope}/{names[key]}") in source.shapes), None)
+        if whole is not None:
+            scanned[name] = whole, accepts, shape[0]
         else:
             entries = tuple(f"{stack}/layers_{i}/{names[key]}" for i in range(shape[0]))
             made[name] = Recipe(entries, accepts, per_layer=True, label=f"{stack}/layers_*/{names[key]}")
-    return made
+    # One shape may fit with its layers on either axis, all of a model's do not: the axis is the one that fits most, T5X's default in doubt.
+    by_axis = [{n: Recipe((entry,), _scanned(accepts, layers, axis)) for n, (entry, accepts, layers) in scanned.items()} for axis in (1, 0)]
+    return made | max(by_axis, key=lambda some: sum(source.shapes[r.entries[0]] in r.accepts for r in some.values()))
 
 
 def _accepts(name: str, shape: Shape, *, heads: int) -> dict[Shape, Convert]:
@@ -109,15 +112,11 @@ def _accepts(name: str, shape: Shape, *, heads: int) -> dict[Shape, Convert]:
     return accepted
 
 
-def _scanned(accepts: Mapping[Shape, Convert], layers: int) -> dict[Shape, Convert]:
-    made: dict[Shape, Convert] = {}
-    # Where both would fit, the second axis counts, as T5X scans by default.
-    for axis in (0, 1):
-        for shape, convert in accepts.items():
-            made[(*shape[:axis], layers, *shape[axis:])] = lambda value, axis=axis, convert=convert: np.stack(  # type: ignore[misc]
-                [convert(part) for part in np.moveaxis(value, axis, 0)]
-            )
-    return made
+def _scanned(accepts: Mapping[Shape, Convert], layers: int, axis: int) -> dict[Shape, Convert]:
+    def converted(convert: Convert) -> Convert:
+        return lambda value: np.stack([convert(part) for part in np.moveaxis(value, axis, 0)])
+
+    return {(*shape[:axis], layers, *shape[axis:]): converted(convert) for shape, convert in accepts.items()}
 
 
 def _index(path: pathlib.Path) -> dict[str, Any]:
