@@ -1,0 +1,170 @@
+"""Evaluates a run, or a base model as it is, on a split of its tasks.
+
+  python -m prompt_tuning.evaluate --workdir=runs/sst2 --split=test
+  python -m prompt_tuning.evaluate --gin_file=configs/models/t5_mini.gin --gin_file=configs/data/world.gin
+
+With --workdir it takes the run's best checkpoint (or --checkpoint=latest), with the run's own configuration where no gin file is given;
+without, or with --checkpoint=base, the base model without any tuning. Prints a table, or one JSON object with --json, and writes
+`evaluation-CHECKPOINT-SPLIT.json` and `predictions-CHECKPOINT-SPLIT.jsonl` into the work folder; nothing that training wrote is changed.
+"""
+
+import argparse
+import dataclasses
+import json
+import pathlib
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from prompt_tuning import cli
+from prompt_tuning.errors import UserError
+
+if TYPE_CHECKING:
+    from prompt_tuning.evaluation import Lengths, Parts
+    from prompt_tuning.experiment import Experiment
+
+# What running a model does not need and training does.
+FALLBACKS = (
+    "from prompt_tuning import optimizers",
+    "from prompt_tuning.methods import full",
+    "experiment.Experiment.method = @full.Full()",
+    "experiment.Experiment.optimizer = @optimizers.AdamW()",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Loaded:
+    """A model to run.
+
+    Attributes:
+      parts: graph definition, trained and frozen arrays.
+      lengths: of inputs, targets and prompt.
+      checkpoint: `best`, `latest` or `base`.
+      step: of the checkpoint; None for the base.
+    """
+
+    parts: "Parts"
+    lengths: "Lengths"
+    checkpoint: str
+    step: int | None
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command."""
+    cli.main(_run, __doc__, extra_flags=_flags, fallbacks=FALLBACKS, argv=argv)
+
+
+def add_checkpoint_flag(parser: argparse.ArgumentParser) -> None:
+    """Adds --checkpoint."""
+    parser.add_argument(
+        "--checkpoint",
+        choices=("best", "latest", "base"),
+        help="the run's best checkpoint on the dev split, its latest, or the untuned base (default: best, or base without --workdir)",
+    )
+
+
+def load(experiment: "Experiment", *, workdir: str | None, checkpoint: str | None) -> Loaded:
+    """The model of a run's checkpoint, or the base alone.
+
+    Raises UserError where there is no such checkpoint, where the run was made with another model, vocabulary, method or base, and
+    for a base that would be random.
+    """
+    from prompt_tuning import assembly, checkpoints
+    from prompt_tuning.evaluation import Lengths
+    from prompt_tuning.methods.full import Full
+
+    checkpoint = checkpoint or ("base" if workdir is None else "best")
+    if checkpoint == "base":
+        if experiment.base_checkpoint is None and not experiment.allow_random_base:
+            raise UserError(
+                "no base checkpoint: the model would be random; set --gin.BASE_CHECKPOINT=\"'DIR'\", "
+                "or give --workdir=DIR to take a run's weights"
+            )
+        experiment = dataclasses.replace(experiment, method=Full())
+    elif workdir is None:
+        raise UserError(f"--checkpoint={checkpoint} is a run's; add --workdir=DIR")
+    else:
+        _check_same_run(experiment, pathlib.Path(workdir))
+    built = assembly.assemble(experiment)
+    lengths = Lengths(experiment.input_length, experiment.target_length, experiment.method.layout)
+    if checkpoint == "base":
+        return Loaded((built.graphdef, built.tuned, built.frozen), lengths, checkpoint, None)
+    folder = pathlib.Path(str(workdir)) / "checkpoints"
+    with checkpoints.Checkpoints(folder, base=built.base, writable=False) as saved:
+        restored = saved.restore_best(built.tuned) if checkpoint == "best" else saved.restore_latest(built.tuned)
+    if restored is None:
+        raise UserError(f"{folder} holds no checkpoint yet; wait for training to save one")
+    return Loaded((built.graphdef, restored.trainable, built.frozen), lengths, checkpoint, restored.step)
+
+
+def _check_same_run(experiment: "Experiment", workdir: pathlib.Path) -> None:
+    from prompt_tuning.experiment import resolved
+    from prompt_tuning.run_folder import first_difference
+
+    described = workdir / "experiment.json"
+    if not described.is_file():
+        raise UserError(f"--workdir {workdir}: holds no run (no experiment.json); wanted a folder that training wrote")
+    try:
+        held = json.loads(described.read_text(encoding="utf-8"))["experiment"]
+        parts = {name: held[name] for name in ("model", "vocabulary", "method")}
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{described}: not readable as the description of a run ({error})") from error
+    if difference := first_difference(parts, {name: resolved(getattr(experiment, name)) for name in parts}):
+        where, was, got = difference
+        raise UserError(
+            f"--workdir {workdir} holds another run: {where} was {was!r} there, got {got!r}; leave out --gin_file to take the run's own"
+        )
+
+
+def _flags(parser: argparse.ArgumentParser) -> None:
+    add_checkpoint_flag(parser)
+    parser.add_argument("--split", help="train, validation or test (default: the configuration's, validation)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
+
+
+def _run(experiment: "Experiment", flags: argparse.Namespace) -> None:
+    from prompt_tuning import evaluation
+    from prompt_tuning.run_folder import RunFolder
+
+    settings = dataclasses.replace(experiment.evaluation, **({"split": flags.split} if flags.split else {}))
+    vocabulary = experiment.vocabulary.load()
+    tasks = evaluation.task_examples(experiment.evaluation_data or experiment.data, vocabulary, settings)
+    loaded = load(experiment, workdir=flags.workdir, checkpoint=flags.checkpoint)
+    started = time.monotonic()
+    report = evaluation.evaluate(loaded.parts, tasks, settings=settings, lengths=loaded.lengths, vocabulary=vocabulary)
+    result = {
+        "checkpoint": loaded.checkpoint,
+        "step": loaded.step,
+        "split": settings.split,
+        "score": report.score,
+        "metrics": report.metrics,
+        "examples": {task.name: len(task.examples) for task in tasks},
+        "seconds": round(time.monotonic() - started, 3),
+    }
+    print(json.dumps(result) if flags.json else table(result))
+    if flags.workdir:
+        folder = RunFolder(flags.workdir)
+        folder.path.mkdir(parents=True, exist_ok=True)
+        name = f"{loaded.checkpoint}-{settings.split}"
+        folder.write_rows(f"predictions-{name}.jsonl", report.predictions)
+        folder.write_json(f"evaluation-{name}.json", result)
+        print(f"wrote {folder.path}/evaluation-{name}.json and predictions-{name}.jsonl", file=sys.stderr)
+
+
+def table(result: dict[str, Any]) -> str:
+    """A result as text: a line a task and metric, then the score."""
+    lines = [("task", "examples", "metric", "value")]
+    for task, values in result["metrics"].items():
+        for metric, value in values.items():
+            lines.append((task, str(result["examples"][task]), metric, f"{value:.4f}"))
+    what = result["checkpoint"] if result["step"] is None else f"{result['checkpoint']}, step {result['step']}"
+    lines.append((f"score ({what}, {result['split']})", str(sum(result["examples"].values())), "", f"{result['score']:.4f}"))
+    widths = [max(len(line[column]) for line in lines) for column in range(4)]
+    return "\n".join(
+        f"{task.ljust(widths[0])}  {examples.rjust(widths[1])}  {metric.ljust(widths[2])}  {value.rjust(widths[3])}"
+        for task, examples, metric, value in lines
+    )
+
+
+if __name__ == "__main__":
+    main()
