@@ -2,11 +2,16 @@
 
 import json
 import pathlib
+import shutil
 
+import numpy as np
 import pytest
+import safetensors.numpy
+from flax import nnx
 
-from prompt_tuning import cli, inspect
+from prompt_tuning import cli, inspect, interop, trainable
 from prompt_tuning.errors import UserError
+from prompt_tuning.models.t5 import T5, T5Config
 
 MODEL = "--gin_file=configs/models/{}.gin"
 PROMPT = "--gin_file=configs/methods/prompt.gin"
@@ -89,6 +94,65 @@ def test_a_vocabulary_is_asked_for_only_where_the_method_reads_it(capsys):
         answer(capsys, MODEL.format("t5_1_1_small"), PROMPT, *labels)
     assert caught.value.code == 2
     assert "VOCABULARY" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    """A base of random weights, small on every axis."""
+    folder = tmp_path_factory.mktemp("base")
+    config = T5Config(vocab_size=64, d_model=16, d_ff=16, num_heads=2, d_kv=8, num_encoder_layers=2, num_decoder_layers=2)
+    model = T5(config, nnx.Rngs(0))
+    interop.save_base(folder, {name: v[...] for name, v in trainable.named_variables(model)}, config=config, dtype="float32")
+    return folder
+
+
+TINY = [
+    "--gin.sizes.named.vocab_size=64",
+    "--gin.sizes.named.d_model=16",
+    "--gin.sizes.named.d_ff=16",
+    "--gin.sizes.named.d_kv=8",
+    "--gin.VOCABULARY=None",
+    "--gin.PROMPT_LENGTH=4",
+]
+
+
+def test_sources_name_the_checkpoint_entry_that_fills_each_parameter(capsys, base):
+    found = answer(capsys, MODEL.format("t5_nano"), PROMPT, *TINY, f"--gin.BASE_CHECKPOINT='{base}'")
+    sources = {row["name"]: row["source"] for row in found["parameters"]}
+    assert "model.safetensors:embed/embedding" in sources["embed/embedding"]
+    assert "SampledVocabulary" in sources["embed/prompt/rows"]
+    assert all("model.safetensors" in source for name, source in sources.items() if name != "embed/prompt/rows")
+
+
+def refused(capsys, base, *argv):
+    with pytest.raises(SystemExit) as caught:
+        answer(capsys, MODEL.format("t5_nano"), PROMPT, *TINY, f"--gin.BASE_CHECKPOINT='{base}'", *argv)
+    assert caught.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_an_unused_entry_a_missing_one_and_a_wrong_shape_are_each_named(capsys, base, tmp_path):
+    entries = safetensors.numpy.load_file(base / "model.safetensors")
+
+    def changed(entries, name):
+        shutil.copytree(base, tmp_path / name)
+        safetensors.numpy.save_file(entries, tmp_path / name / "model.safetensors")
+        return tmp_path / name
+
+    assert "decoder/extra" in refused(capsys, changed(entries | {"decoder/extra": np.zeros(3, np.float32)}, "more"))
+    assert "embed/embedding" in refused(capsys, changed({k: v for k, v in entries.items() if k != "embed/embedding"}, "less"))
+    wide = {name: np.zeros((2, 16, 32), np.float32) if name.endswith("mlp/wi/kernel") else value for name, value in entries.items()}
+    message = refused(capsys, changed(wide, "wide"))
+    assert "[2, 16, 32]" in message and "[2, 16, 16]" in message and "mlp/wi/kernel" in message
+    assert "d_ff = 16" in refused(capsys, base, "--gin.sizes.named.d_ff=32")
+    assert "vocab" in refused(capsys, base, "--gin.sizes.named.vocab_size=96")
+
+
+def test_a_truncated_checkpoint_is_refused(capsys, base, tmp_path):
+    shutil.copytree(base, tmp_path / "cut")
+    whole = (base / "model.safetensors").read_bytes()
+    (tmp_path / "cut" / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+    assert "model.safetensors" in refused(capsys, tmp_path / "cut")
 
 
 def test_a_base_that_is_not_there_exits_with_2(capsys, tmp_path):
