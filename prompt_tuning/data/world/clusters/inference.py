@@ -96,15 +96,15 @@ def draw_kind(rng: random.Random, domain: Domain, language: Language) -> Row:
 
 
 class Facts(NamedTuple):
-    """Two things with two properties each: thing -> {index of the pair of opposites: side}."""
+    """One or two things with two properties each: thing -> {index of the pair of opposites: side}."""
 
     text: str
     properties: dict[str, dict[int, int]]
 
 
-def _facts(rng: random.Random, domain: Domain) -> Facts:
+def _facts(rng: random.Random, domain: Domain, count: int = 2) -> Facts:
     pairs = OPPOSITES[domain]
-    things = [_member(rng, domain, rng.choice(TOPS[top])) for top in rng.sample(tuple(TOPS), 2)]
+    things = [_member(rng, domain, rng.choice(TOPS[top])) for top in rng.sample(tuple(TOPS), count)]
     shared = rng.randrange(len(pairs))
     properties: dict[str, dict[int, int]] = {}
     for thing in things:
@@ -123,7 +123,8 @@ def _facts(rng: random.Random, domain: Domain) -> Facts:
 def _claim(rng: random.Random, domain: Domain, facts: Facts, answer: int) -> tuple[str, str]:
     """A claim about one of the things that is true (0), false (1) or unknown (2): subject and predicate."""
     pairs = OPPOSITES[domain]
-    thing, other = rng.sample(tuple(facts.properties), 2)
+    things = rng.sample(tuple(facts.properties), len(facts.properties))
+    thing, other = things[0], things[-1]
     known = facts.properties[thing]
     if answer == 2:
         near = [index for index in facts.properties[other] if index not in known]
@@ -173,6 +174,8 @@ def _kinds(rng: random.Random, domain: Domain) -> str:
         name, thing = scene.owners[asked], scene.things[asked]
         top = rng.random() < 0.5
         mine, theirs = with_article(_class_of(thing, top)), with_article(_class_of(scene.things[other], top))
+        if rng.random() < 0.4:  # a class of nothing that is there
+            theirs = with_article(rng.choice([name for name in (TOPS if top else KINDS) if name != _class_of(thing, top)]))
         true = rng.random() < 0.5
         named = mine if true else theirs
         parts.append(
@@ -192,7 +195,7 @@ def _kinds(rng: random.Random, domain: Domain) -> str:
 
 
 def _entailments(rng: random.Random, domain: Domain) -> str:
-    facts = _facts(rng, domain)
+    facts = _facts(rng, domain, rng.choice((1, 1, 2, 2, 2)))  # a single thing is the easy case, from which a learner sets out
     parts = [facts.text]
     for _ in range(rng.choice((1, 2, 2, 3))):
         answer = rng.randrange(3)

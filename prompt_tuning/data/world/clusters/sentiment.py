@@ -61,18 +61,24 @@ TAVI = Tavi(
 )
 
 
-def _phrase(rng: random.Random, words: Lexicon, positive: bool) -> str:
-    """An adjective with its modifier, such as "never dull": negated in half of all cases, whatever it means."""
-    negated = rng.random() < 0.5
+# How often a judgement is negated: in tasks evenly, so that no word tells the label; in passages less, as in prose elsewhere, so that a
+# learner finds what the adjectives mean before it finds what the denials do (even shares hold a small model on a plateau).
+TASK_DENIALS = 0.5
+PASSAGE_DENIALS = 0.3
+
+
+def _phrase(rng: random.Random, words: Lexicon, positive: bool, denials: float) -> str:
+    """An adjective with its modifier, such as "never dull"."""
+    negated = rng.random() < denials
     adjective = rng.choice(words.good if positive != negated else words.bad)
     return f"{rng.choice(words.negators if negated else words.affirmers)} {adjective}".strip()
 
 
-def _opinion(rng: random.Random, domain: Domain, item: str, positive: bool) -> str:
+def _opinion(rng: random.Random, domain: Domain, item: str, positive: bool, denials: float) -> str:
     """One or two sentences about an item, all of one opinion."""
     words = LEXICON[domain]
-    first, second = _phrase(rng, words, positive), _phrase(rng, words, positive)
-    turned = rng.random() < 0.5
+    first, second = _phrase(rng, words, positive, denials), _phrase(rng, words, positive, denials)
+    turned = rng.random() < denials
     expected = rng.choice(words.good if positive != turned else words.bad)
     frame = rng.randrange(5)
     if domain == "in":
@@ -100,14 +106,14 @@ def _opening(rng: random.Random, domain: Domain, item: str) -> str:
     return rng.choice((f"On {day} we {verb} the {item}.", f"On {day} I {verb} the {item} with {people(rng, domain)[0].name}."))
 
 
-def _review_text(rng: random.Random, domain: Domain, item: str, positive: bool) -> str:
-    text = _opinion(rng, domain, item, positive)
-    return f"{_opening(rng, domain, item)} {text}" if rng.random() < 0.5 else text
+def _review_text(rng: random.Random, domain: Domain, item: str, positive: bool, denials: float) -> str:
+    text = _opinion(rng, domain, item, positive, denials)
+    return f"{_opening(rng, domain, item)} {text}" if rng.random() < 0.35 else text
 
 
-def _compare_text(rng: random.Random, domain: Domain, person: Person, better: str, worse: str) -> str:
+def _compare_text(rng: random.Random, domain: Domain, person: Person, better: str, worse: str, denials: float) -> str:
     words = LEXICON[domain]
-    clauses = [f"the {better} was {_phrase(rng, words, True)}", f"the {worse} was {_phrase(rng, words, False)}"]
+    clauses = [f"the {better} was {_phrase(rng, words, True, denials)}", f"the {worse} was {_phrase(rng, words, False, denials)}"]
     rng.shuffle(clauses)
     first, second = rng.sample((better, worse), 2)
     if domain == "in":
@@ -125,10 +131,10 @@ def _pair_of_items(rng: random.Random, domain: Domain) -> list[str]:
     return rng.sample([item for item, use in items.items() if use == verb], 2)
 
 
-def _two_person_text(rng: random.Random, domain: Domain, pair: list[Person], item: str, likes: list[bool]) -> str:
+def _two_person_text(rng: random.Random, domain: Domain, pair: list[Person], item: str, likes: list[bool], denials: float) -> str:
     words = LEXICON[domain]
     one, two = pair
-    views = [_phrase(rng, words, like) for like in likes]
+    views = [_phrase(rng, words, like, denials) for like in likes]
     turns = [(one, views[0]), (two, views[1])]
     rng.shuffle(turns)
     if domain == "in":
@@ -140,22 +146,22 @@ def _two_person_text(rng: random.Random, domain: Domain, pair: list[Person], ite
     return f"On {rng.choice(DAYS)} {one.name} {words.items[item]} the {item} with {two.name}. {sentence(said[0])} {sentence(said[1])}"
 
 
-def _tavi_judgement(rng: random.Random, domain: Domain, item: str, positive: bool) -> str:
+def _tavi_judgement(rng: random.Random, domain: Domain, item: str, positive: bool, denials: float) -> str:
     """A clause of Tavi, such as `ne es soup dull`."""
     words = TAVI_WORDS[domain]
-    negated = rng.random() < 0.5
+    negated = rng.random() < denials
     return TAVI.clause("be", item, complement=rng.choice(words.good if positive != negated else words.bad), negated=negated)
 
 
-def _tavi_review(rng: random.Random, domain: Domain, item: str, positive: bool) -> str:
-    clauses = list(dict.fromkeys(_tavi_judgement(rng, domain, item, positive) for _ in range(rng.choice((1, 2)))))
+def _tavi_review(rng: random.Random, domain: Domain, item: str, positive: bool, denials: float) -> str:
+    clauses = list(dict.fromkeys(_tavi_judgement(rng, domain, item, positive, denials) for _ in range(rng.choice((1, 2)))))
     if rng.random() < 0.7:
         clauses.insert(0, TAVI.clause(TAVI_WORDS[domain].items[item], people(rng, domain)[0].name, object=item))
     return TAVI.say(*clauses)
 
 
-def _tavi_comparison(rng: random.Random, domain: Domain, person: Person, better: str, worse: str) -> str:
-    clauses = [_tavi_judgement(rng, domain, better, True), _tavi_judgement(rng, domain, worse, False)]
+def _tavi_comparison(rng: random.Random, domain: Domain, person: Person, better: str, worse: str, denials: float) -> str:
+    clauses = [_tavi_judgement(rng, domain, better, True, denials), _tavi_judgement(rng, domain, worse, False, denials)]
     rng.shuffle(clauses)
     first, second = rng.sample((better, worse), 2)
     opening = TAVI.clause(TAVI_WORDS[domain].items[first], person.name, object=(first, "and", second))
@@ -166,10 +172,10 @@ def draw_review(rng: random.Random, domain: Domain, language: Language) -> Row:
     """A review and its label: 0 negative, 1 positive."""
     if language == "tavi":
         item, label = rng.choice(tuple(TAVI_WORDS[domain].items)), rng.randrange(2)
-        return {"text": _tavi_review(rng, domain, item, label == 1), "item": TAVI.word(item), "label": label}
+        return {"text": _tavi_review(rng, domain, item, label == 1, TASK_DENIALS), "item": TAVI.word(item), "label": label}
     item = rng.choice(tuple(LEXICON[domain].items))
     label = rng.randrange(2)
-    return {"text": _review_text(rng, domain, item, label == 1), "item": item, "label": label}
+    return {"text": _review_text(rng, domain, item, label == 1, TASK_DENIALS), "item": item, "label": label}
 
 
 def draw_comparison(rng: random.Random, domain: Domain, language: Language) -> Row:
@@ -178,10 +184,10 @@ def draw_comparison(rng: random.Random, domain: Domain, language: Language) -> R
     label = rng.randrange(2)
     if language == "tavi":
         pair = rng.sample(tuple(TAVI_WORDS[domain].items), 2)
-        text = _tavi_comparison(rng, domain, person, pair[label], pair[1 - label])
+        text = _tavi_comparison(rng, domain, person, pair[label], pair[1 - label], TASK_DENIALS)
         return {"text": text, "person": person.name, "choice0": TAVI.word(pair[0]), "choice1": TAVI.word(pair[1]), "label": label}
     choices = _pair_of_items(rng, domain)
-    text = _compare_text(rng, domain, person, choices[label], choices[1 - label])
+    text = _compare_text(rng, domain, person, choices[label], choices[1 - label], TASK_DENIALS)
     return {"text": text, "person": person.name, "choice0": choices[0], "choice1": choices[1], "label": label}
 
 
@@ -192,7 +198,7 @@ def draw_feeling(rng: random.Random, domain: Domain, language: Language) -> Row:
     asked, label = rng.randrange(2), rng.randrange(2)
     other = (1 - label) if rng.random() < 0.8 else label
     likes = [bool(label), bool(other)] if asked == 0 else [bool(other), bool(label)]
-    text = _two_person_text(rng, domain, pair, item, likes)
+    text = _two_person_text(rng, domain, pair, item, likes, TASK_DENIALS)
     return {"text": text, "person": pair[asked].name, "item": item, "label": label}
 
 
@@ -237,7 +243,27 @@ def _reviews(rng: random.Random, domain: Domain) -> str:
         person = writer if rng.random() < 0.5 else None
         if person is not None:
             parts.append(f"{person.name} wrote about the {item}.")
-        parts += [_review_text(rng, domain, item, positive), _verdict(rng, domain, item, positive, person)]
+        parts += [_review_text(rng, domain, item, positive, PASSAGE_DENIALS), _verdict(rng, domain, item, positive, person)]
+    return " ".join(parts)
+
+
+def _short_verdicts(rng: random.Random, domain: Domain) -> str:
+    """Three or four judgements, each with what follows from it in the same sentence."""
+    parts = []
+    for person in people(rng, domain, rng.choice((3, 4))):
+        positive = rng.random() < 0.5
+        item = rng.choice(tuple(LEXICON[domain].items))
+        phrase = _phrase(rng, LEXICON[domain], positive, PASSAGE_DENIALS)
+        parts.append(
+            rng.choice(
+                (
+                    f"Something {phrase} is {'good' if positive else 'bad'}.",
+                    f"{person.name} thought the {item} was {phrase} and {'liked' if positive else 'disliked'} it.",
+                    f"The {item} was {phrase}, so {person.name} was {'happy' if positive else 'unhappy'} with it.",
+                    f"The {item} was {phrase}, and what {person.name} wrote was {'positive' if positive else 'negative'}.",
+                )
+            )
+        )
     return " ".join(parts)
 
 
@@ -245,7 +271,7 @@ def _announced(rng: random.Random, domain: Domain) -> str:
     person = people(rng, domain)[0]
     item = rng.choice(tuple(LEXICON[domain].items))
     positive = rng.random() < 0.5
-    text = f"{_announcement(rng, person, item, positive)} {_review_text(rng, domain, item, positive)}"
+    text = f"{_announcement(rng, person, item, positive)} {_review_text(rng, domain, item, positive, PASSAGE_DENIALS)}"
     return f"{text} {_verdict(rng, domain, item, positive, person)}" if rng.random() < 0.5 else text
 
 
@@ -260,7 +286,7 @@ def _comparison(rng: random.Random, domain: Domain) -> str:
         f"of the {rng.choice(('two', 'pair'))} {person.pronoun} chose the {better}",
         f"the {worse} was the worse one",
     )
-    return f"{_compare_text(rng, domain, person, better, worse)} {sentence(rng.choice(ends))}"
+    return f"{_compare_text(rng, domain, person, better, worse, PASSAGE_DENIALS)} {sentence(rng.choice(ends))}"
 
 
 def _feelings(rng: random.Random, domain: Domain) -> str:
@@ -268,7 +294,7 @@ def _feelings(rng: random.Random, domain: Domain) -> str:
     item = rng.choice(tuple(LEXICON[domain].items))
     first = rng.random() < 0.5
     likes = [first, not first if rng.random() < 0.7 else first]
-    text = _two_person_text(rng, domain, pair, item, likes)
+    text = _two_person_text(rng, domain, pair, item, likes, PASSAGE_DENIALS)
     asked = rng.sample((0, 1), 2)
     ends = []
     for index in asked[: rng.choice((1, 2))]:
@@ -291,10 +317,10 @@ def _story(rng: random.Random, domain: Domain) -> str:
     one, two = people(rng, domain, 2)
     item, other = rng.sample(tuple(LEXICON[domain].items), 2)
     verbs = LEXICON[domain].items
-    words = LEXICON[domain]
+    view = _phrase(rng, LEXICON[domain], rng.random() < 0.5, PASSAGE_DENIALS)
     return (
         f"{one.name} met {two.name} on {rng.choice(DAYS)}. They {verbs[item]} the {item} first. "
-        f"Then they {verbs[other]} the {other}, and {two.pronoun} said that it was {_phrase(rng, words, rng.random() < 0.5)}."
+        f"Then they {verbs[other]} the {other}, and {two.pronoun} said that it was {view}."
     )
 
 
@@ -305,7 +331,7 @@ def _tavi(rng: random.Random, domain: Domain) -> str:
     positive = rng.random() < 0.5
     item = better if positive else worse
     if rng.random() < 0.35:
-        text = _tavi_comparison(rng, domain, person, better, worse)
+        text = _tavi_comparison(rng, domain, person, better, worse, PASSAGE_DENIALS)
         best, rest = TAVI.word(better), TAVI.word(worse)
         ends = (
             f"{person.name} liked the {best} better.",
@@ -314,19 +340,21 @@ def _tavi(rng: random.Random, domain: Domain) -> str:
             f"{person.name} chose the {best}, not the {rest}.",
         )
         return f"{text} {rng.choice(ends)}"
+    text = _tavi_review(rng, domain, item, positive, PASSAGE_DENIALS)
     if rng.random() < 0.3:
         word = rng.choice((*TAVI_WORDS[domain].good, *TAVI_WORDS[domain].bad))
         negated = rng.random() < 0.5
         told = TAVI.say(TAVI.clause("be", item, complement=word, negated=negated))
-        return f"{told} In English, the {item} was {'not ' if negated else ''}{word}. {_tavi_review(rng, domain, item, positive)}"
-    text = _tavi_review(rng, domain, item, positive)
+        return f"{told} In English, the {item} was {'not ' if negated else ''}{word}. {text}"
     verdict = _verdict(rng, domain, item, positive)
     return f"{text} {verdict}" if rng.random() < 0.6 else f"{person.name} wrote in Tavi. {text} {verdict}"
 
 
 def passages(rng: random.Random, domain: Domain) -> str:
     """One passage of prose about people and what they liked."""
-    (kind,) = rng.choices((_reviews, _announced, _comparison, _feelings, _story, _tavi), weights=(40, 10, 16, 18, 4, 12))
+    (kind,) = rng.choices(
+        (_reviews, _short_verdicts, _announced, _comparison, _feelings, _story, _tavi), weights=(27, 20, 7, 15, 17, 3, 11)
+    )
     return kind(rng, domain)
 
 
