@@ -50,6 +50,8 @@ def fits(value: Any, hint: Any, *, opaque: tuple[type, ...] = ()) -> bool:
     if hint is None or hint is type(None):
         return value is None
     if origin in (tuple, list, collections.abc.Sequence):
+        if isinstance(value, str) and args and args[0] is str:
+            return True  # Sources take one name where they take several.
         if not isinstance(value, tuple | list):
             return False
         if origin is tuple and args and args[-1] is not Ellipsis:

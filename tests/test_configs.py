@@ -1,0 +1,92 @@
+"""Every gin file under configs/ parses, builds and takes two steps at tiny size."""
+
+import dataclasses
+import functools
+import math
+import pathlib
+
+import pytest
+
+from prompt_tuning import assembly, cli, experiment, training
+from prompt_tuning.data import vocabularies
+from prompt_tuning.data.tasks import world
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+MODEL, METHOD = "configs/models/t5_nano.gin", "configs/methods/prompt.gin"
+WORLD = world.World(task_list=("sentiment_review",), num_train=8, num_validation=2, num_test=2)
+
+
+def named(folder):
+    """The gin files of a folder, as a user writes them."""
+    return [str(path.relative_to(ROOT)) for path in sorted((ROOT / "configs" / folder).rglob("*.gin"))]
+
+
+def tiny(built, **changes):
+    """The experiment with every size cut down; what kind of model, method and data it is stays."""
+    model = dataclasses.replace(
+        built.model,
+        vocab_size=384,
+        d_model=8,
+        d_ff=8,
+        num_heads=2,
+        d_kv=4,
+        num_encoder_layers=2,
+        num_decoder_layers=2,
+        unroll_layers=False,
+    )
+    small = {
+        "model": model,
+        "vocabulary": vocabularies.Bytes(),
+        "base_checkpoint": None,
+        "allow_random_base": True,
+        "train_steps": 2,
+        "batch_size": 2,
+        "input_length": 16,
+        "target_length": 8,
+    }
+    if hasattr(built.method, "length"):
+        small["method"] = dataclasses.replace(built.method, length=3)
+    return dataclasses.replace(built, **(small | changes))
+
+
+def two_steps(small):
+    """Builds the experiment and takes two steps; gives the losses."""
+    built = assembly.assemble(small)
+    ready = training.trainer(small, built)
+    state, losses = ready.state, []
+    with training.batches(small, start_step=0) as batches:
+        for _ in range(2):
+            state, metrics = ready.step(state, built.frozen, training.on_devices(next(batches), built.mesh))
+            losses.append(float(metrics["loss"]))
+    assert int(state.step) == 2
+    return losses
+
+
+@functools.cache
+def losses_of(digest):
+    """Two steps of an experiment that is at tiny size the same as another's are not taken again."""
+    return two_steps(_EXPERIMENTS[digest])
+
+
+_EXPERIMENTS = {}
+
+
+def check(small):
+    digest = experiment.digest(small)
+    _EXPERIMENTS[digest] = small
+    assert all(math.isfinite(loss) for loss in losses_of(digest))
+
+
+@pytest.mark.parametrize("path", named("models"))
+def test_model_files_train(path):
+    built = cli.load_experiment([path, METHOD], ["BASE_CHECKPOINT = None"], fallbacks=NO_DATA)
+    check(tiny(built, data=WORLD))
+
+
+@pytest.mark.parametrize("path", named("methods"))
+def test_method_files_train(path):
+    built = cli.load_experiment([MODEL, path], ["BASE_CHECKPOINT = None"], fallbacks=NO_DATA)
+    check(tiny(built, data=WORLD))
+
+
+NO_DATA = ("experiment.Experiment.data = None", "experiment.Experiment.allow_random_base = True")
