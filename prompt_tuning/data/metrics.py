@@ -14,6 +14,10 @@ from prompt_tuning.errors import UserError
 
 # One accepted text, or several.
 Target = str | Sequence[str]
+_DETERMINERS = frozenset(
+    ["a", "an", "few", "her", "his", "each", "every", "many", "much", "my", "our", "some", "that", "the", "their", "these", "this", "those"]
+    + ["which", "whose", "your"]
+)
 NOT_A_NUMBER = -1.0  # What T5 takes for a prediction that is no number.
 
 
@@ -113,6 +117,16 @@ def group_exact_match(targets: Sequence[Target], predictions: Sequence[str], gro
     return _mean(map(float, right.values()))
 
 
+def referent_accuracy(targets: Sequence[Target], predictions: Sequence[str], groups: Sequence[str]) -> float:
+    """WSC's accuracy where the noun is written: naming the candidate (the target) says True, all else False; the group is the label.
+
+    As in T5, case and determiners don't count, and of the words of prediction and candidate one side must hold the other ("rabbit", "the
+    fuzzy rabbit"); a possessive never names the one it belongs to.
+    """
+    said = (_names_referent(prediction, _texts(target)[0]) for target, prediction in _pairs(targets, predictions))
+    return _mean(float(names == (label == "True")) for names, label in zip(said, groups, strict=True))
+
+
 METRICS: dict[str, Callable[[Sequence[Target], Sequence[str]], float]] = {
     "accuracy": accuracy,
     "f1_macro": f1_macro,
@@ -128,8 +142,11 @@ METRICS: dict[str, Callable[[Sequence[Target], Sequence[str]], float]] = {
     "bleu": bleu,
     "f1_over_answers": f1_over_answers,
 }
-# These score groups of examples together.
-GROUPED_METRICS: dict[str, Callable[[Sequence[Target], Sequence[str], Sequence[str]], float]] = {"group_exact_match": group_exact_match}
+# These read the tag that examples carry as their group.
+GROUPED_METRICS: dict[str, Callable[[Sequence[Target], Sequence[str], Sequence[str]], float]] = {
+    "group_exact_match": group_exact_match,
+    "referent_accuracy": referent_accuracy,
+}
 
 
 def check(names: Sequence[str], where: str = "metrics") -> None:
@@ -211,6 +228,12 @@ def _word_f1(target: str, prediction: str) -> float:
         return 0.0
     precision, recall = common / len(got), common / len(wanted)
     return 2 * precision * recall / (precision + recall)
+
+
+def _names_referent(prediction: str, referent: str) -> bool:
+    said, wanted = ({word for word in text.lower().split() if word not in _DETERMINERS} for text in (prediction, referent))
+    possessive = [any("'" in word for word in words) for words in (said, wanted)]
+    return bool(said) and possessive[0] == possessive[1] and (said <= wanted or wanted <= said)
 
 
 def _rouge(name: str, targets: Sequence[Target], predictions: Sequence[str]) -> float:

@@ -9,6 +9,7 @@ Mixing rates: examples-proportional with a cap and a temperature (Raffel et al. 
 """
 
 import dataclasses
+import functools
 import hashlib
 import itertools
 from collections.abc import Callable, Iterator, Sequence
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 Shard = tuple[int, int]
 STREAM_EXAMPLES = 512
+_TABLES_KEPT = 64
 _DRAWS_PER_BLOCK = 4096
 
 
@@ -148,8 +150,12 @@ class _Shuffled:
         return self._table[self._order[place]]
 
 
+@functools.lru_cache(maxsize=_TABLES_KEPT)
 def example_table(task: "seqio.Task", split: str) -> ExampleTable:
-    """All examples of a task's split, tokenized, EOS appended, not trimmed. Raises UserError, naming both, when there is none."""
+    """All examples of a task's split, tokenized, EOS appended, not trimmed; kept for the next run of the process.
+
+    Raises UserError, naming both, when there is none.
+    """
     dataset = _dataset(task, split).map(lambda example: {key: example[key] for key in ("inputs", "targets")})
     ids: dict[str, list[np.ndarray]] = {"inputs": [], "targets": []}
     lengths: dict[str, list[np.ndarray]] = {"inputs": [np.zeros(1, np.int64)], "targets": [np.zeros(1, np.int64)]}

@@ -3,7 +3,7 @@
 A text task reads rows with `inputs` and `targets` and gives them tokenized with EOS appended after trimming
 (`seqio.preprocessors.append_eos_after_trim`); the pipelines of this package ask for no trimming here and trim when they lay out a batch.
 For evaluation a row keeps its texts (`inputs_pretokenized`, `targets_pretokenized`) and may carry `answer_choices`, `references` (every
-accepted answer) and `group` (rows that are scored together).
+accepted answer) and `group` (a tag that some metrics read: rows of one question, say).
 """
 
 import dataclasses
