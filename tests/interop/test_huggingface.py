@@ -91,7 +91,7 @@ def test_another_architecture_is_refused(tmp_path, changes, said):
     ("changes", "said"),
     [
         ({"num_decoder_layers": 1}, "unused checkpoint entry: decoder.block.1"),
-        ({"num_encoder_layers": 4}, "missing parameter: encoder/layers/.* encoder.block.3"),
+        ({"num_encoder_layers": 4}, "missing parameter: encoder/layers/.* encoder.block.2"),
         ({"gated": False}, "missing parameter: (en|de)coder/layers/feed_forward/mlp/wi/kernel"),
         ({"d_kv": 5}, r"wrong shape: .*wanted \[15, 16\], got \[12, 16\]"),
         ({"vocab_size": 30}, r"vocabulary \(40\) is larger than the model's \(30\)"),

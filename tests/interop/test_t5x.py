@@ -1,3 +1,4 @@
+import dataclasses
 import gzip
 import json
 import os
@@ -16,6 +17,13 @@ from tests.shared import shared_path
 
 REAL = "data/t5x_prompt_tuning/test_data/test_t5_1_1_tiny/checkpoint_3"
 REAL_CONFIG = T5Config(d_model=4, d_ff=8, num_heads=2, d_kv=2, num_encoder_layers=2, num_decoder_layers=2, relative_buckets=4)
+
+
+# As many heads as layers: with scanned layers some shapes then fit with the layers on either axis.
+CONFIGS = {
+    name: dataclasses.replace(config, num_heads=2, d_kv=6)
+    for name, config in {"v1.0": tiny.V1_0, "v1.1": tiny.V1_1, "umt5": tiny.UMT5}.items()
+}
 
 
 def _packed(array):
@@ -99,7 +107,7 @@ def theirs(config, values, *, scanned=None, split_heads=False):
     return entries
 
 
-@pytest.mark.parametrize("config", [tiny.V1_0, tiny.V1_1, tiny.UMT5], ids=["v1.0", "v1.1", "umt5"])
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 @pytest.mark.parametrize("scanned", [None, ("stack", 1), ("layers", 0)])
 @pytest.mark.parametrize("split_heads", [False, True])
 def test_every_layout_gives_the_values(tmp_path, config, scanned, split_heads):

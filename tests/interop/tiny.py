@@ -1,6 +1,7 @@
 """A small T5 with random weights as arrays by name, and Hugging Face's T5 with the same weights."""
 
 import dataclasses
+import functools
 import pathlib
 from typing import Any
 
@@ -17,7 +18,7 @@ V1_1 = T5Config(
     d_ff=24,
     num_heads=3,
     d_kv=4,
-    num_encoder_layers=3,
+    num_encoder_layers=2,
     num_decoder_layers=2,
     relative_buckets=8,
     relative_max_distance=20,
@@ -26,10 +27,15 @@ V1_0 = dataclasses.replace(V1_1, gated=False, tied=True)
 UMT5 = dataclasses.replace(V1_1, per_layer_bias=True)
 
 
+@functools.cache
+def _abstract_model(config: T5Config) -> T5:
+    return nnx.eval_shape(lambda: T5(config, nnx.Rngs(params=0)))
+
+
+@functools.cache
 def abstract(config: T5Config) -> dict[str, Any]:
     """Shape and dtype of every parameter, by name."""
-    model = nnx.eval_shape(lambda: T5(config, nnx.Rngs(params=0)))
-    return {name: v.get_value() for name, v in trainable.named_variables(model)}
+    return {name: v.get_value() for name, v in trainable.named_variables(_abstract_model(config))}
 
 
 def random_values(config: T5Config, seed: int = 0) -> dict[str, np.ndarray]:
@@ -46,7 +52,7 @@ def random_values(config: T5Config, seed: int = 0) -> dict[str, np.ndarray]:
 
 def model_with(config: T5Config, values: dict[str, Any]) -> T5:
     """Our model with these values."""
-    graphdef, _ = nnx.split(nnx.eval_shape(lambda: T5(config, nnx.Rngs(params=0))))
+    graphdef, _ = nnx.split(_abstract_model(config))
     return nnx.merge(graphdef, trainable.nested(jax.tree.map(jax.numpy.asarray, values)))
 
 
