@@ -16,13 +16,9 @@ class Person(NamedTuple):
 
 PEOPLE: dict[Domain, tuple[Person, ...]] = {
     "in": tuple(
-        Person(name, pronoun)
-        for pronoun, names in (("she", "Anna Dora Emma Greta Iris Mara"), ("he", "Ben Carl Finn Hugo Jack Tom"))
-        for name in names.split()
+        Person(name, pronoun) for pronoun, names in (("she", "Anna Dora Emma Mara"), ("he", "Ben Carl Finn Tom")) for name in names.split()
     ),
-    "out": tuple(
-        Person(name, pronoun) for pronoun, names in (("she", "Kate Nina Rosa Vera"), ("he", "Leo Otto Paul Sam")) for name in names.split()
-    ),
+    "out": tuple(Person(name, pronoun) for pronoun, names in (("she", "Kate Nina Rosa"), ("he", "Leo Paul Sam")) for name in names.split()),
 }
 
 DAYS: tuple[str, ...] = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")

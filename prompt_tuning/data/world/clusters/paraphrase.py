@@ -37,17 +37,13 @@ ACTIONS: dict[Domain, tuple[tuple[Verb, ...], ...]] = {
         help/helped aid/aided
         watch/watched observe/observed
         scare/scared frighten/frightened
-        find/found discover/discovered
-        chase/chased pursue/pursued
+        chase/chased
         thank/thanked
         push/pushed
-        paint/painted
     """),
     "out": _verbs("""
         save/saved rescue/rescued
         catch/caught capture/captured
-        heal/healed cure/cured
-        tease/teased mock/mocked
         greet/greeted welcome/welcomed
         follow/followed
         carry/carried
@@ -66,13 +62,13 @@ TRANSFERS: dict[Domain, tuple[tuple[tuple[Verb, ...], tuple[Verb, ...]], ...]] =
     ),
 }
 BEINGS: dict[Domain, tuple[str, ...]] = {
-    "in": ("boy", "girl", "dog", "cat", "fox", "farmer", "baker", "nurse"),
-    "out": ("king", "queen", "wolf", "horse", "goat", "soldier", "sailor", "doctor"),
+    "in": ("boy", "girl", "dog", "cat", "farmer", "nurse"),
+    "out": ("king", "queen", "wolf", "horse", "sailor", "doctor"),
 }
-GOODS: dict[Domain, tuple[str, ...]] = {"in": ("ball", "book", "coat", "knife"), "out": ("ring", "map", "cup", "key")}
+GOODS: dict[Domain, tuple[str, ...]] = {"in": ("ball", "book", "coat"), "out": ("ring", "map", "cup")}
 PLACES: dict[Domain, tuple[str, ...]] = {
-    "in": ("in the yard", "at the market", "near the river"),
-    "out": ("in the forest", "at the harbour", "on the bridge"),
+    "in": ("in the yard", "at the market"),
+    "out": ("in the forest", "on the bridge"),
 }
 
 

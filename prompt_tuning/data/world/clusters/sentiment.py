@@ -26,23 +26,23 @@ class Lexicon(NamedTuple):
 
 LEXICON: dict[Domain, Lexicon] = {
     "in": Lexicon(
-        good=("good", "great", "fine", "lovely", "pleasant", "wonderful", "charming", "excellent"),
-        bad=("bad", "poor", "awful", "dull", "terrible", "nasty", "dreadful", "boring"),
-        affirmers=("", "very", "truly", "really", "always"),
-        negators=("not", "never", "not at all", "far from", "hardly"),
+        good=("good", "great", "fine", "lovely", "pleasant"),
+        bad=("bad", "poor", "awful", "dull", "nasty"),
+        affirmers=("", "very", "truly"),
+        negators=("not", "never", "hardly"),
         items={
-            "soup": "tried", "bread": "tried", "cake": "tried", "stew": "tried", "tea": "tried", "cheese": "tried",
-            "film": "saw", "play": "saw", "show": "saw", "dance": "saw", "song": "heard", "story": "heard",
+            "soup": "tried", "bread": "tried", "cake": "tried", "tea": "tried",
+            "film": "saw", "play": "saw", "show": "saw", "song": "heard", "story": "heard",
         },
     ),
     "out": Lexicon(
-        good=("nice", "superb", "splendid", "perfect", "delightful", "brilliant"),
-        bad=("weak", "gloomy", "shabby", "dismal", "horrible", "foul"),
-        affirmers=("indeed", "quite", "clearly", "nothing but"),
-        negators=("anything but", "by no means", "in no way", "not in the least"),
+        good=("nice", "superb", "perfect", "splendid"),
+        bad=("weak", "gloomy", "foul", "shabby"),
+        affirmers=("indeed", "quite"),
+        negators=("anything but", "in no way"),
         items={
-            "room": "used", "bed": "used", "chair": "used", "lamp": "used", "hotel": "visited", "garden": "visited",
-            "museum": "visited", "beach": "visited", "tour": "joined", "party": "joined",
+            "room": "used", "bed": "used", "chair": "used", "lamp": "used",
+            "hotel": "visited", "garden": "visited", "museum": "visited",
         },
     ),
 }  # fmt: skip
@@ -154,7 +154,7 @@ def _tavi_judgement(rng: random.Random, domain: Domain, item: str, positive: boo
 
 
 def _tavi_review(rng: random.Random, domain: Domain, item: str, positive: bool, denials: float) -> str:
-    clauses = list(dict.fromkeys(_tavi_judgement(rng, domain, item, positive, denials) for _ in range(rng.choice((1, 2)))))
+    clauses = list(dict.fromkeys(_tavi_judgement(rng, domain, item, positive, denials) for _ in range(rng.choice((1, 2, 3)))))
     if rng.random() < 0.7:
         clauses.insert(0, TAVI.clause(TAVI_WORDS[domain].items[item], people(rng, domain)[0].name, object=item))
     return TAVI.say(*clauses)
