@@ -13,7 +13,6 @@ from flax import nnx
 from prompt_tuning import checkpoints
 from prompt_tuning.checkpoints import Base, Checkpoints
 from prompt_tuning.errors import UserError
-from prompt_tuning.files import atomic_write
 from prompt_tuning.optimizers import Adafactor, AdamW, with_clipping_and_accumulation
 
 BASE = Base("somewhere/base", "f" * 64)
@@ -223,18 +222,3 @@ def test_a_prompt_file_is_float32_npy(tmp_path):
     checkpoints.save_prompt_npy(tmp_path / "prompt.npy", prompt)
     assert np.load(tmp_path / "prompt.npy").dtype == np.float32
     np.testing.assert_array_equal(np.load(tmp_path / "prompt.npy"), prompt.astype(np.float32))
-
-
-def test_an_interrupted_write_leaves_the_earlier_file(tmp_path, monkeypatch):
-    file = tmp_path / "results.json"
-    atomic_write(file, "first é")
-    assert file.read_text("utf-8") == "first é"
-
-    def fail(*args):
-        raise OSError("disk full")
-
-    monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(OSError, match="disk full"):
-        atomic_write(file, b"second")
-    assert file.read_text("utf-8") == "first é"
-    assert list(tmp_path.iterdir()) == [file]
