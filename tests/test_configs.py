@@ -14,6 +14,26 @@ from prompt_tuning.data.tasks import world
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 MODEL, METHOD = "configs/models/t5_nano.gin", "configs/methods/prompt.gin"
 WORLD = world.World(task_list=("sentiment_review",), num_train=8, num_validation=2, num_test=2)
+# For a part alone: a model needs no data to be built, and none of these needs its weights.
+NO_DATA = ("experiment.Experiment.data = None", "experiment.Experiment.allow_random_base = True")
+# What a data file leaves to its user.
+NEEDED = {
+    "configs/data/files.gin": (
+        "TRAIN_FILES = 'rows.tsv'",
+        "VALIDATION_FILES = ['rows.tsv']",
+        "INPUT_COLUMN = 'sentence'",
+        "TARGET_COLUMN = 'label'",
+        "ANSWER_CHOICES = ['even', 'odd']",
+        "TEMPLATE = 'number: {sentence}'",
+    )
+}
+
+
+def mocked_downloads():
+    """TensorFlow Datasets' own builders, with random examples in place of downloaded ones."""
+    import tensorflow_datasets as tfds
+
+    return tfds.testing.mock_data(num_examples=4)
 
 
 def named(folder):
@@ -89,4 +109,19 @@ def test_method_files_train(path):
     check(tiny(built, data=WORLD))
 
 
-NO_DATA = ("experiment.Experiment.data = None", "experiment.Experiment.allow_random_base = True")
+@pytest.mark.parametrize("path", named("data"))
+def test_data_files_train(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rows.tsv").write_text("sentence\tlabel\n" + "".join(f"it is number {i}\t{i % 2}\n" for i in range(4)))
+    built = cli.load_experiment([MODEL, METHOD, path], ["BASE_CHECKPOINT = None", *NEEDED.get(path, ())], fallbacks=NO_DATA)
+    fewer = {name: 4 for name in ("num_train", "num_validation", "num_test") if hasattr(built.data, name)}
+    with mocked_downloads():
+        check(tiny(built, data=dataclasses.replace(built.data, **fewer)))
+
+
+@pytest.mark.parametrize("path", [*named("runs"), *named("papers")])
+def test_run_files_train(path):
+    built = cli.load_experiment([path])
+    fewer = {name: 4 for name in ("num_train", "num_validation", "num_test") if hasattr(built.data, name)}
+    with mocked_downloads():
+        check(tiny(built, data=dataclasses.replace(built.data, **fewer)))
