@@ -110,7 +110,7 @@ def audit(model: nnx.Module, which: Which, sources: Mapping[str, str]) -> tuple[
     for name, variable in named_variables(model):
         if name not in sources:
             raise UserError(f"parameter {name!r} was given no value by the checkpoint or the method; wanted every parameter filled")
-        value = variable[...] if not hasattr(variable.get_value(), "shape") else variable.get_value()
+        value = variable.get_value()
         rows.append(Row(name, tuple(value.shape), str(value.dtype), name in names, sources[name]))
     return tuple(rows)
 

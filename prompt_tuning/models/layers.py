@@ -123,15 +123,14 @@ class RelativeBias(nnx.Module):
         self.bidirectional = bidirectional
         self.max_distance = max_distance
 
-    def __call__(self, query_positions: Array, key_positions: Array) -> Array:
-        """Bias in float32: [1, H, T, S] for positions [T] and [S], or [B, H, T, S] for positions [B, T] and [B, S]."""
-        distance = key_positions[..., None, :] - query_positions[..., :, None]
+    def __call__(self, query_positions_T: Array, key_positions_S: Array) -> Array:
+        """Bias [1, H, T, S] in float32."""
+        distance_TS = key_positions_S[None, :] - query_positions_T[:, None]
         num_buckets = self.table[...].shape[0]
-        buckets = relative_buckets(
-            distance, bidirectional=self.bidirectional, num_buckets=num_buckets, max_distance=self.max_distance
+        buckets_TS = relative_buckets(
+            distance_TS, bidirectional=self.bidirectional, num_buckets=num_buckets, max_distance=self.max_distance
         )
-        bias = jnp.moveaxis(self.table[...].astype(jnp.float32)[buckets], -1, -3)
-        return bias if bias.ndim == 4 else bias[None]
+        return self.table[...].astype(jnp.float32)[buckets_TS].transpose(2, 0, 1)[None]
 
 
 def dropout(x: Array, rate: float, key: Array | None) -> Array:

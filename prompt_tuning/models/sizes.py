@@ -52,7 +52,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "umt5_base": _size(768, 2048, 12, 12, 12, **_UMT5),
     "umt5_xl": _size(2048, 5120, 32, 24, 24, **_UMT5),
     "umt5_xxl": _size(4096, 10240, 64, 24, 24, **_UMT5),
-    "t5_mini": _size(256, 512, 4, 4, 2, vocab_size=2048),
+    "t5_mini": _size(192, 512, 6, 4, 2, vocab_size=2048, d_kv=32),
     "t5_nano": _size(64, 128, 2, 2, 2, vocab_size=2048, d_kv=32),
 }
 

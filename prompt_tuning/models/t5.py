@@ -9,7 +9,8 @@ Axes: B batch, S source length, T target length, L cache length, D model width, 
 | UMT5 (2304.09151) | gated GELU | untied | one table a layer |
 
 Prompt slots are data: an integer array beside the tokens says where prompt vectors stand, so any placement, packing and mixed-task batches
-come from one mechanism (`Embed` in layers.py, `data/features.py`).
+come from one mechanism (`Embed` in layers.py, `data/features.py`). T5 knows relative positions only, and the segments of a packed row are contiguous,
+so that distances within a segment are distances in the row: packing needs no positions here, only a mask.
 """
 
 import dataclasses
@@ -183,7 +184,7 @@ class T5(nnx.Module):
 
         Args:
           batch: `encoder_input_tokens`, `encoder_segment_ids` [B, S]; `decoder_input_tokens`, `decoder_segment_ids` [B, T]; where
-            there are prompts `encoder_prompt_slots`, `decoder_prompt_slots`; where rows are packed `encoder_positions`, `decoder_positions`.
+            there are prompts `encoder_prompt_slots`, `decoder_prompt_slots`. `encoder_positions` and `decoder_positions` say that rows are packed.
           dropout_key: turns dropout on.
         """
         encoder_key, decoder_key = _split(dropout_key, 2)
@@ -191,7 +192,7 @@ class T5(nnx.Module):
             batch["encoder_input_tokens"],
             slots_BS=batch.get("encoder_prompt_slots"),
             segment_ids_BS=batch["encoder_segment_ids"],
-            positions_BS=batch.get("encoder_positions"),
+            packed="encoder_positions" in batch,
             dropout_key=encoder_key,
         )
         return self.decode(batch, encoded_BSD, dropout_key=decoder_key)
@@ -202,15 +203,15 @@ class T5(nnx.Module):
         *,
         segment_ids_BS: Array,
         slots_BS: Array | None = None,
-        positions_BS: Array | None = None,
+        packed: bool = False,
         dropout_key: Array | None = None,
     ) -> Array:
-        """The encoder's output [B, S, D]; segment id 0 is padding, and with positions (packed rows) segments do not see each other."""
+        """The encoder's output [B, S, D]; segment id 0 is padding, and in packed rows segments do not see each other."""
         embed_key, final_key, layers_key = _split(dropout_key, 3)
         x_BSD = self.embed(tokens_BS, slots_BS, self.config.dtype)
         x_BSD = dropout(x_BSD, self.config.dropout_rate, embed_key)
-        mask = _mask(segment_ids_BS, segment_ids_BS, packed=positions_BS is not None)
-        positions = jnp.arange(tokens_BS.shape[1]) if positions_BS is None else positions_BS
+        mask = _mask(segment_ids_BS, segment_ids_BS, packed=packed)
+        positions = jnp.arange(tokens_BS.shape[1])
         stack = self.encoder
         shared_bias = mask if stack.relative_bias is None else stack.relative_bias(positions, positions) + mask
 
@@ -229,17 +230,15 @@ class T5(nnx.Module):
         """Logits [B, T, V] of given decoder inputs, all positions at once; keys of `batch` as in `__call__`."""
         embed_key, final_key, layers_key = _split(dropout_key, 3)
         tokens_BT = batch["decoder_input_tokens"]
-        positions_BT = batch.get("decoder_positions")
         segment_ids_BT = batch["decoder_segment_ids"]
-        packed = positions_BT is not None
+        packed = "decoder_positions" in batch
         x_BTD = self.embed(tokens_BT, batch.get("decoder_prompt_slots"), self.config.dtype)
         x_BTD = dropout(x_BTD, self.config.dropout_rate, embed_key)
-        order = jnp.arange(tokens_BT.shape[1])
-        causal = jnp.where(order[:, None] >= order[None, :], 0.0, MASKED)[None, None]
+        positions = jnp.arange(tokens_BT.shape[1])
+        causal = jnp.where(positions[:, None] >= positions[None, :], 0.0, MASKED)[None, None]
         # Padding stands after the targets, so in unpacked rows the causal mask alone keeps it out of every position that counts.
         self_mask = causal + _mask(segment_ids_BT, segment_ids_BT, packed=True) if packed else causal
         cross_mask = _mask(segment_ids_BT, batch["encoder_segment_ids"], packed=packed)
-        positions = order if positions_BT is None else positions_BT
         stack = self.decoder
         shared_bias = self_mask if stack.relative_bias is None else stack.relative_bias(positions, positions) + self_mask
 
