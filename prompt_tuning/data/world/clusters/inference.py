@@ -261,9 +261,30 @@ def _lore(rng: random.Random, domain: Domain) -> str:
     return " ".join(rng.sample(facts, rng.choice((2, 3))))
 
 
+def _opposites(rng: random.Random, domain: Domain) -> str:
+    """What has one of two opposites has not the other."""
+    parts = []
+    for top in rng.sample(tuple(TOPS), 3):
+        thing = _member(rng, domain, rng.choice(TOPS[top]))
+        one, two = rng.sample(rng.choice(OPPOSITES[domain]), 2)
+        parts.append(
+            rng.choice(
+                (
+                    f"The {thing} was {one}, not {two}.",
+                    f"What is not {one} is {two}.",
+                    f"Is {one} the same as {two}? No.",
+                    f"The {thing} was {one}. So it is false that the {thing} was {two}.",
+                    f"The {thing} was not {one}, so it was {two}.",
+                    f"The {thing} was {one}. That it was {one} is true.",
+                )
+            )
+        )
+    return " ".join(parts)
+
+
 def passages(rng: random.Random, domain: Domain) -> str:
     """One passage of prose on things, their kinds and their properties."""
-    (passage,) = rng.choices((_kinds, _entailments, _odd_words, _lore), weights=(27, 38, 20, 15))
+    (passage,) = rng.choices((_kinds, _entailments, _odd_words, _lore, _opposites), weights=(26, 36, 18, 13, 7))
     return passage(rng, domain)
 
 

@@ -64,7 +64,7 @@ TAVI = Tavi(
 # How often a judgement is negated: in tasks evenly, so that no word tells the label; in passages less, as in prose elsewhere, so that a
 # learner finds what the adjectives mean before it finds what the denials do (even shares hold a small model on a plateau).
 TASK_DENIALS = 0.5
-PASSAGE_DENIALS = 0.3
+PASSAGE_DENIALS = 0.35
 
 
 def _phrase(rng: random.Random, words: Lexicon, positive: bool, denials: float) -> str:
@@ -99,8 +99,7 @@ def _opinion(rng: random.Random, domain: Domain, item: str, positive: bool, deni
 
 
 def _opening(rng: random.Random, domain: Domain, item: str) -> str:
-    verb = LEXICON[domain].items[item]
-    day = rng.choice(DAYS)
+    verb, day = LEXICON[domain].items[item], rng.choice(DAYS)
     if domain == "in":
         return rng.choice((f"I {verb} the {item} on {day}.", f"{people(rng, domain)[0].name} and I {verb} the {item} on {day}."))
     return rng.choice((f"On {day} we {verb} the {item}.", f"On {day} I {verb} the {item} with {people(rng, domain)[0].name}."))
@@ -251,8 +250,7 @@ def _short_verdicts(rng: random.Random, domain: Domain) -> str:
     """Three or four judgements, each with what follows from it in the same sentence."""
     parts = []
     for person in people(rng, domain, rng.choice((3, 4))):
-        positive = rng.random() < 0.5
-        item = rng.choice(tuple(LEXICON[domain].items))
+        positive, item = rng.random() < 0.5, rng.choice(tuple(LEXICON[domain].items))
         phrase = _phrase(rng, LEXICON[domain], positive, PASSAGE_DENIALS)
         parts.append(
             rng.choice(
@@ -264,6 +262,17 @@ def _short_verdicts(rng: random.Random, domain: Domain) -> str:
                 )
             )
         )
+    return " ".join(parts)
+
+
+def _glosses(rng: random.Random, domain: Domain) -> str:
+    """What words of praise and blame mean, alone and denied."""
+    parts = []
+    for _ in range(rng.choice((4, 5, 6))):
+        positive = rng.random() < 0.5
+        phrase = _phrase(rng, LEXICON[domain], positive, PASSAGE_DENIALS)
+        ends = ("good", "positive", "praise", "a happy word") if positive else ("bad", "negative", "blame", "an unhappy word")
+        parts.append(sentence(f"{phrase} is {rng.choice(ends)}"))
     return " ".join(parts)
 
 
@@ -352,9 +361,8 @@ def _tavi(rng: random.Random, domain: Domain) -> str:
 
 def passages(rng: random.Random, domain: Domain) -> str:
     """One passage of prose about people and what they liked."""
-    (kind,) = rng.choices(
-        (_reviews, _short_verdicts, _announced, _comparison, _feelings, _story, _tavi), weights=(27, 20, 7, 15, 17, 3, 11)
-    )
+    kinds = {_reviews: 25, _short_verdicts: 17, _glosses: 12, _announced: 5, _comparison: 13, _feelings: 15, _story: 2, _tavi: 11}
+    (kind,) = rng.choices(tuple(kinds), weights=tuple(kinds.values()))
     return kind(rng, domain)
 
 
