@@ -100,7 +100,7 @@ def bleu(targets: Sequence[Target], predictions: Sequence[str]) -> float:
     texts = [list(_texts(target)) for target, _ in _pairs(targets, predictions)]
     most = max(len(accepted) for accepted in texts)
     # sacrebleu wants a list for each reference place; a missing reference there is None.
-    columns = [[accepted[place] if place < len(accepted) else None for accepted in texts] for place in range(most)]
+    columns: Any = [[accepted[place] if place < len(accepted) else None for accepted in texts] for place in range(most)]
     return float(sacrebleu.corpus_bleu(list(predictions), columns).score) / 100
 
 

@@ -318,18 +318,32 @@ def training_batches(
             f"batch_size: wanted a positive multiple of {shards} (the number of data shards), got {batch_size}; mend BATCH_SIZE"
         )
     rows = batch_size // shards
-    lengths = {"input_length": input_length, "target_length": target_length}
 
     def make() -> Iterator[features.Batch]:
         loaded = vocabulary() if callable(vocabulary) else vocabulary
         skip = 0 if packed else start_step * batch_size
-        examples = mixed_examples(source, vocabulary=loaded, seed=seed, split=split, shard=(index, shards), skip=skip, **lengths)
+        examples = mixed_examples(
+            source,
+            vocabulary=loaded,
+            seed=seed,
+            split=split,
+            shard=(index, shards),
+            skip=skip,
+            input_length=input_length,
+            target_length=target_length,
+        )
         if packed:
-            groups = itertools.islice(features.pack(examples, prompt=prompt, **lengths), start_step * rows, None)
+            groups = itertools.islice(
+                features.pack(examples, prompt=prompt, input_length=input_length, target_length=target_length), start_step * rows, None
+            )
             while True:
-                yield features.layout_rows(list(itertools.islice(groups, rows)), prompt=prompt, **lengths)
+                yield features.layout_rows(
+                    list(itertools.islice(groups, rows)), prompt=prompt, input_length=input_length, target_length=target_length
+                )
         while True:
-            yield features.layout(list(itertools.islice(examples, rows)), prompt=prompt, **lengths)
+            yield features.layout(
+                list(itertools.islice(examples, rows)), prompt=prompt, input_length=input_length, target_length=target_length
+            )
 
     return Prefetched(make, ahead)
 

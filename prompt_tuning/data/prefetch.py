@@ -36,7 +36,7 @@ class Prefetched:
         item = self._queue.get()
         if item is _END or isinstance(item, BaseException):
             self._ended = True
-            raise StopIteration if item is _END else item
+            raise item if isinstance(item, BaseException) else StopIteration()
         return item
 
     def __enter__(self) -> "Prefetched":

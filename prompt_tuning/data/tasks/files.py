@@ -143,7 +143,7 @@ def text_rows(settings: Files, split: str) -> "list[TextRow]":
     from prompt_tuning.data.text_tasks import TextRow
 
     template = _template(settings)
-    found = []
+    found: list[TextRow] = []
     for path in settings.paths(split):
         before = len(found)
         for where, row in read_rows(path, delimiter=settings.delimiter):
@@ -203,8 +203,9 @@ def _read(path: str) -> str:
 
 def _delimited(path: str, text: str, delimiter: str, *, quoted: bool) -> Iterator[tuple[str, dict[str, Any]]]:
     csv.field_size_limit(2**31 - 1)
-    quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quoting=quoting, strict=True)
+    reader = csv.reader(
+        io.StringIO(text, newline=""), delimiter=delimiter, quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE, strict=True
+    )
     header: list[str] | None = None
     start = 1
     try:
@@ -270,7 +271,7 @@ def _template(settings: Files) -> Template:
 def _check_columns(settings: Files, row: dict[str, Any], where: str) -> None:
     """Finds the columns the settings name, and makes values text."""
     made = {"answer", "options", "label"}
-    wanted = [("TARGET_COLUMN", settings.target_column)]
+    wanted = [("TARGET_COLUMN", settings.target_column or "")]
     if settings.input_column is not None:
         wanted.append(("INPUT_COLUMN", settings.input_column))
     if settings.template is not None:
