@@ -21,7 +21,7 @@ SOURCES := prompt_tuning tests setup.py $(wildcard experiments paper_figures ben
 .PHONY: demo test test-all lint format types benchmark clean
 
 demo: $(VENV)/.base-stamp
-	$(BIN)/python -m prompt_tuning.demo --workdir=runs/demo
+	$(BIN)/python -m experiments.demo.run --workdir=runs/demo
 
 test: lint types
 	$(BIN)/python -m pytest -m "not slow" $(PYTEST_FLAGS)

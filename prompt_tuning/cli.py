@@ -20,7 +20,7 @@ import typing
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from prompt_tuning import fields
+from prompt_tuning import environment, fields
 from prompt_tuning.errors import UserError
 
 if TYPE_CHECKING:
@@ -58,9 +58,7 @@ def main(
     """
     parser = _parser(description, extra_flags)
     flags = parser.parse_args(_rewritten(sys.argv[1:] if argv is None else argv, parser))
-    # TensorFlow reads these when it is imported.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    environment.settle()
     try:
         if not flags.gin_file and flags.workdir and (pathlib.Path(flags.workdir) / RUN_CONFIG).is_file():
             flags.gin_file = [os.path.abspath(pathlib.Path(flags.workdir) / RUN_CONFIG)]

@@ -1,0 +1,1 @@
+"""One script a figure: reads CSV, draws; imports no JAX."""
