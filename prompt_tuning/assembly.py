@@ -63,7 +63,8 @@ def audit(experiment: Experiment) -> tuple[trainable.Row, ...]:
 def assemble(experiment: Experiment) -> Assembly:
     """The model with the base's values and the method attached.
 
-    Raises UserError where the checkpoint does not fill the model exactly, the vocabulary is smaller or larger than the model takes, or the method finds nothing to train.
+    Raises UserError where the checkpoint does not fill the model exactly, the vocabulary is larger than the model takes, or the method
+    finds nothing to train.
     """
     config = experiment.trained_model
     vocabulary = _vocabulary(experiment)

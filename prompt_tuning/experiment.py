@@ -11,7 +11,7 @@ from prompt_tuning.errors import UserError
 from prompt_tuning.evaluation import Evaluation
 from prompt_tuning.methods.base import Method
 from prompt_tuning.models.t5 import T5Config
-from prompt_tuning.optimizers import AdamW, Adafactor, Schedule
+from prompt_tuning.optimizers import Adafactor, AdamW, Schedule
 from prompt_tuning.sharding import Mesh
 
 
@@ -82,8 +82,8 @@ class Experiment:
 
     def __post_init__(self) -> None:
         for name, least in (
-            ("train_steps", 1), ("batch_size", 1), ("input_length", 2), ("target_length", 2), ("accumulation_steps", 1), ("keep_checkpoints", 1),
-            ("eval_steps", 0), ("checkpoint_steps", 0), ("log_steps", 1), ("early_stopping_evals", 0), ("seed", 0),
+            ("train_steps", 1), ("batch_size", 1), ("input_length", 2), ("target_length", 2), ("accumulation_steps", 1),
+            ("keep_checkpoints", 1), ("eval_steps", 0), ("checkpoint_steps", 0), ("log_steps", 1), ("early_stopping_evals", 0), ("seed", 0),
         ):  # fmt: skip
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
@@ -93,6 +93,10 @@ class Experiment:
                 raise UserError(f"{name}: wanted 0 or more and less than 1, got {getattr(self, name)!r}")
         if self.early_stopping_evals and not self.eval_steps:
             raise UserError("early_stopping_evals needs evaluations; set EVAL_STEPS to more than 0")
+        if self.save_base and hasattr(self.method, "length"):
+            raise UserError(
+                "save_base: wanted model tuning, for a prompt leaves the base as it was; set experiment.Experiment.save_base = False"
+            )
         if self.base_checkpoint is None and not self.allow_random_base and hasattr(self.method, "length"):
             raise UserError(
                 "no base checkpoint: a prompt over random weights learns nothing; set --gin.BASE_CHECKPOINT=\"'DIR'\" "

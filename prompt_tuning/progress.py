@@ -39,7 +39,9 @@ class Progress:
             self._note = f"loss {loss:.4f}"
         if self._bar is not None:
             rate = self._bar.format_dict["rate"]
-            self._bar.set_postfix_str(f"{self._note}, {rate * self._examples_per_step:.0f} examples/s" if rate else self._note, refresh=False)
+            self._bar.set_postfix_str(
+                f"{self._note}, {rate * self._examples_per_step:.0f} examples/s" if rate else self._note, refresh=False
+            )
             self._bar.update()
         elif time.monotonic() - self._last_line > _LINE_SECS:
             self._last_line = time.monotonic()

@@ -34,30 +34,47 @@ class RunFolder:
     def claim(self, settings: Mapping[str, Any], gin_config: str) -> None:
         """Takes the folder for a run with these settings, or finds it taken by the very same run.
 
+        A run that stopped before it measured or saved anything, say over a misspelt path, leaves the folder free for the mended command.
         Raises UserError where it holds another run, naming the first setting that differs, or files that are no run's.
         """
         if self.path.exists() and not self.path.is_dir():
             raise UserError(f"--workdir {self.path}: is a file; wanted a folder")
         described = self.path / "experiment.json"
-        wanted = {"prompt_tuning": prompt_tuning.__version__, "experiment": settings}
         if described.exists():
             try:
                 held = json.loads(described.read_text())
             except ValueError as error:
                 raise UserError(f"{described}: not readable as JSON ({error}); choose another --workdir") from error
-            difference = first_difference(held.get("experiment"), settings)
-            if difference:
+            difference = first_difference(held.get("experiment") if isinstance(held, dict) else None, settings)
+            if difference is None:
+                return
+            if self._begun():
                 where, was, got = difference
                 raise UserError(
                     f"--workdir {self.path} holds another run: {where} was {was!r} there, got {got!r}; "
                     "choose another --workdir, or give the settings of that run to resume it"
                 )
+            with self.locked():
+                self._describe(settings, gin_config)
             return
         if self.path.exists() and any(self.path.iterdir()):
-            raise UserError(f"--workdir {self.path} holds files and no experiment.json; wanted an empty or new folder; choose another --workdir")
-        self.path.mkdir(parents=True, exist_ok=True)
+            raise UserError(
+                f"--workdir {self.path} holds files and no experiment.json; wanted an empty or new folder; choose another --workdir"
+            )
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._describe(settings, gin_config)
+        except OSError as error:
+            raise UserError(f"--workdir {self.path}: cannot write there ({error}); choose another --workdir") from error
+
+    def _begun(self) -> bool:
+        """Whether the run in the folder has anything to lose."""
+        return any((self.path / name).exists() for name in ("metrics.jsonl", "results.json")) or any(self.path.glob("checkpoints/*"))
+
+    def _describe(self, settings: Mapping[str, Any], gin_config: str) -> None:
         atomic_write(self.path / "config.gin", gin_config)
-        atomic_write(described, json.dumps(wanted, indent=2) + "\n")
+        described = {"prompt_tuning": prompt_tuning.__version__, "experiment": settings}
+        atomic_write(self.path / "experiment.json", json.dumps(described, indent=2) + "\n")
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -66,7 +83,9 @@ class RunFolder:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
-                raise UserError(f"--workdir {self.path}: another process is training there; wait for it or choose another --workdir") from error
+                raise UserError(
+                    f"--workdir {self.path}: another process is training there; wait for it or choose another --workdir"
+                ) from error
             yield
 
     @property

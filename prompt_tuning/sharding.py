@@ -1,7 +1,6 @@
 """One mesh, one table: how logical axes of parameters and batches lie on the devices."""
 
 import dataclasses
-from typing import Any
 
 import jax
 import numpy as np
@@ -31,13 +30,19 @@ class Mesh:
         devices = jax.device_count()
         data = devices // self.model if self.data == -1 and self.model > 0 else self.data
         if data < 1 or self.model < 1 or data * self.model > devices:
-            raise UserError(f"mesh data={self.data}, model={self.model}: does not fit the {devices} device(s) at hand; set sharding.Mesh.data and .model")
+            raise UserError(
+                f"mesh data={self.data}, model={self.model}: does not fit the {devices} device(s) at hand; "
+                "set sharding.Mesh.data and .model"
+            )
         chosen = np.array(jax.devices()[: data * self.model]).reshape(data, self.model)
         return jax.sharding.Mesh(chosen, ("data", "model"), axis_types=(AxisType.Auto, AxisType.Auto))
 
 
 def spec(axes: tuple[str, ...] | None, shape: tuple[int, ...], mesh: jax.sharding.Mesh) -> PartitionSpec:
-    """Where an array with these logical axes lies. Stacked layers have axes in front that are not named; a width that does not divide stays whole."""
+    """Where an array with these logical axes lies.
+
+    Stacked layers have axes in front that are not named; a width that does not divide stays whole.
+    """
     if not axes:
         return PartitionSpec()
     names = (None,) * (len(shape) - len(axes)) + tuple(TABLE.get(axis) for axis in axes)

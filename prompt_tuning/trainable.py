@@ -61,7 +61,8 @@ def split(model: nnx.Module, which: Which) -> tuple[Any, Any, Any]:
     Raises UserError where a pattern matches no parameter, or nothing is trained.
     """
     names = trained_names(model, which)
-    return nnx.split(model, lambda path, _: "/".join(map(str, path)) in names, ...)
+    graphdef, trained, frozen = nnx.split(model, lambda path, _: "/".join(map(str, path)) in names, ...)
+    return graphdef, trained, frozen
 
 
 def named(tree: Any) -> dict[str, Any]:
@@ -81,7 +82,8 @@ def trained_names(model: nnx.Module, which: Which) -> frozenset[str]:
         for pattern in which.patterns:
             if not any(_matches(pattern, name) for name in variables):
                 raise UserError(
-                    f"trainable pattern {pattern!r} matches no parameter; wanted a regular expression for whole names such as {_some(variables)}"
+                    f"trainable pattern {pattern!r} matches no parameter; "
+                    f"wanted a regular expression for whole names such as {_some(variables)}"
                 )
         names = frozenset(name for name in variables if any(_matches(pattern, name) for pattern in which.patterns))
     else:
@@ -130,7 +132,9 @@ def table(rows: tuple[Row, ...]) -> str:
         lines.append((state, row.name, "x".join(map(str, row.shape)), row.dtype, f"{row.num_bytes:,}", row.source))
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
     text = [
-        "  ".join(cell.rjust(width) if column == 4 else cell.ljust(width) for column, (cell, width) in enumerate(zip(line, widths, strict=True))).rstrip()
+        "  ".join(
+            cell.rjust(width) if column == 4 else cell.ljust(width) for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
         for line in lines
     ]
     trained, frozen = totals(rows)

@@ -1,7 +1,7 @@
 """Training: the step as a pure function, and the loop, read from top to bottom.
 
-The model is split once into a graph definition, what is tuned and what is frozen. The step differentiates with respect to what is tuned only,
-Optax sees and checkpoints hold only that, and the frozen weights are an argument that is never donated or copied.
+The model is split once into a graph definition, what is tuned and what is frozen. The step differentiates with respect to what is tuned
+only, Optax sees and checkpoints hold only that, and the frozen weights are an argument that is never donated or copied.
 """
 
 import contextlib
@@ -34,9 +34,9 @@ Batch = dict[str, Array]
 
 
 class TrainState(NamedTuple):
-    """All that changes from step to step. `step` counts the steps taken."""
+    """All that changes from step to step, or where it lies. `step` counts the steps taken."""
 
-    step: Array
+    step: Any
     tuned: dict[str, Any]
     optimizer_state: Any
 
@@ -104,7 +104,15 @@ class Trainer:
 
 
 def trainer(experiment: Experiment, built: assembly.Assembly) -> Trainer:
-    """The first state and the step, compiled with explicit shardings; the state is donated."""
+    """The first state and the step, compiled with explicit shardings; the state is donated.
+
+    Raises UserError for a batch whose rows the mesh cannot share out evenly.
+    """
+    if experiment.batch_size % built.mesh.shape["data"]:
+        raise UserError(
+            f"batch_size: wanted a multiple of the mesh's {built.mesh.shape['data']} data devices, got {experiment.batch_size}; "
+            "set BATCH_SIZE or sharding.Mesh.data"
+        )
     transform = optimizer(experiment)
     everywhere = sharding.everywhere(built.mesh)
     tuned_places = trainable.nested({name: built.places[name] for name in trainable.named(built.tuned)})
@@ -162,7 +170,13 @@ def evaluator(experiment: Experiment, graphdef: Any, frozen: dict[str, Any]) -> 
         return [
             evaluation.TaskExamples(
                 name=task.title,
-                examples=mixtures.evaluation_examples(task, experiment.evaluation.split, experiment.evaluation.max_examples),
+                examples=mixtures.evaluation_examples(
+                    task,
+                    experiment.evaluation.split,
+                    experiment.evaluation.max_examples,
+                    input_length=experiment.input_length,
+                    target_length=experiment.target_length,
+                ),
                 metrics=task.metric_names,
             )
             for task in source.tasks(vocabulary)
@@ -226,7 +240,9 @@ def train(experiment: Experiment, workdir: str, *, gin_config: str = "", label: 
             unread.append((step, metrics))
             last = step == experiment.train_steps
             evaluating = last or _due(step, experiment.eval_steps)
-            saving = last or _due(step, experiment.checkpoint_steps) or asked_to_stop()
+            # Asked once a step: a signal that comes during the evaluation waits for the next step, which then saves.
+            stopping = asked_to_stop()
+            saving = last or _due(step, experiment.checkpoint_steps) or stopping
             # Metrics are read one step late, so that the devices are not waited for; all are read before anything is kept.
             while len(unread) > (0 if evaluating or saving else 1):
                 journal.trained(*unread.pop(0))
@@ -241,13 +257,15 @@ def train(experiment: Experiment, workdir: str, *, gin_config: str = "", label: 
                 spent = seconds + time.monotonic() - started
                 extra = {"best": dataclasses.asdict(best), "seconds": spent, "data_step": step}
                 saved.save(step, state.tuned, state.optimizer_state, extra=extra, metric=score)
-            if asked_to_stop() and not (last or stopped):
+            if stopping and not (last or stopped):
                 saved.wait()
                 raise Interrupted(f"saved at step {step} of {experiment.train_steps} in {folder.path}; the same command resumes")
 
         seconds += time.monotonic() - started
         saved.wait()
-        if report is None or best.step != step:
+        if report is None:  # An earlier process ended between its last step and `results.json`.
+            report = evaluate(state.tuned)
+        if best.step != step:
             state = state._replace(tuned=_restored(saved.restore_best(shapes(ready)[0])).trainable)
         return _finish(experiment, folder, built, state.tuned, evaluate, final=report, best=best, steps=step, seconds=seconds)
 
@@ -289,13 +307,13 @@ def _finish(
     best_tuned: dict[str, Any],
     evaluate: Callable[[dict[str, Any]], evaluation.Report],
     *,
-    final: evaluation.Report | None,
+    final: evaluation.Report,
     best: Best,
     steps: int,
     seconds: float,
 ) -> dict[str, Any]:
     """Writes what comes out of a run; `results.json` last, so that a folder that has it is whole."""
-    report = final if final is not None and best.step == steps else evaluate(best_tuned)
+    report = final if best.step == steps else evaluate(best_tuned)
     folder.write_rows("predictions.jsonl", report.predictions)
     flat = trainable.named(best_tuned)
     if "embed/prompt/rows" in flat:
@@ -305,7 +323,7 @@ def _finish(
     trained, frozen = trainable.totals(built.rows)
     results = {
         "split": experiment.evaluation.split,
-        "final": None if final is None else {"step": steps, "score": final.score, "metrics": final.metrics},
+        "final": {"step": steps, "score": final.score, "metrics": final.metrics},
         "best": {"step": best.step, "score": report.score, "metrics": report.metrics},
         "trained_parameters": trained,
         "frozen_parameters": frozen,
@@ -336,11 +354,13 @@ class Journal:
         self._board.close()
 
     def trained(self, step: int, metrics: Mapping[str, Array]) -> None:
-        """One step. Raises UserError where the loss is not finite."""
+        """One step. Raises UserError where the loss or the gradient is not finite."""
         values = {name: float(value) for name, value in metrics.items()}
-        if not math.isfinite(values["loss"]):
+        # A gradient that is not finite has spoilt the weights already: they must not be saved.
+        wrong = next((name for name in ("loss", "gradient_norm") if not math.isfinite(values[name])), None)
+        if wrong:
             raise UserError(
-                f"loss is {values['loss']} at step {step}; wanted a finite number; earlier checkpoints are kept; "
+                f"{wrong.replace('_', ' ')} is {values[wrong]} at step {step}; wanted a finite number; earlier checkpoints are kept; "
                 "lower LEARNING_RATE or set experiment.Experiment.gradient_clip_norm, and use a new --workdir"
             )
         self._progress.step(values["loss"])

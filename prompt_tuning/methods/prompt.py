@@ -1,13 +1,14 @@
 """Prompt tuning: P trained vectors stand among the embedded inputs of a frozen model.
 
-Paper: Lester, Al-Rfou, Constant 2021, "The Power of Scale for Parameter-Efficient Prompt Tuning" (arXiv:2104.08691). Code: google-research/prompt-tuning.
+Paper: Lester, Al-Rfou, Constant 2021, "The Power of Scale for Parameter-Efficient Prompt Tuning" (arXiv:2104.08691).
+Code: google-research/prompt-tuning.
 
-What this file follows: prompt [P, D] in float32, put before the embedded encoder input ahead of input dropout; prompt and input see each other
-freely; relative positions count the prompt; cross-attention sees prompt and input; the decoder has none (section 2). Initialisations of
-section 3.2 and of the released code: uniform, sampled vocabulary, class labels; string and file from the code.
+What this file follows: prompt [P, D] in float32, put before the embedded encoder input ahead of input dropout; prompt and input see each
+other freely; relative positions count the prompt; cross-attention sees prompt and input; the decoder has none (section 2). Initialisations
+of section 3.2 and of the released code: uniform, sampled vocabulary, class labels; string and file from the code.
 
-Where it goes further: any placement (after the first token, suffix), prompts in the decoder or in both stacks. With prompts in both, the encoder's rows come
-first in the one array [P_encoder + P_decoder, D]; each stack's rows are initialised by themselves.
+Where it goes further: any placement (after the first token, suffix), prompts in the decoder or in both stacks. With prompts in both, the
+encoder's rows come first in the one array [P_encoder + P_decoder, D]; each stack's rows are initialised by themselves.
 
 `paper | released` switches: the paper draws the uniform initialisation from [-0.5, 0.5], the released `uniform(0.5)` from [0, 0.5).
 
@@ -16,6 +17,7 @@ Axes: P prompt length, D model width, V vocabulary.
 
 import dataclasses
 import os
+import zipfile
 from typing import Any, Literal, Protocol
 
 import jax
@@ -54,7 +56,10 @@ class Uniform:
 
 @dataclasses.dataclass(frozen=True)
 class SampledVocabulary:
-    """Embeddings of tokens drawn without replacement from the `most_common` first ids (the paper's 5,000; SentencePiece orders by frequency)."""
+    """Embeddings of tokens drawn without replacement from the `most_common` first ids.
+
+    The paper's 5,000 most common tokens (section 3.2): SentencePiece numbers its pieces by frequency.
+    """
 
     most_common: int = 5000
 
@@ -63,7 +68,10 @@ class SampledVocabulary:
         del vocabulary
         candidates = min(self.most_common, embedding_VD.shape[0])
         if length > candidates:
-            raise UserError(f"SampledVocabulary: cannot draw {length} different tokens from the {candidates} most common; raise most_common or shorten the prompt")
+            raise UserError(
+                f"SampledVocabulary: cannot draw {length} different tokens from the {candidates} most common; "
+                "raise most_common or shorten the prompt"
+            )
         ids = jax.random.choice(key, candidates, (length,), replace=False)
         return embedding_VD[ids].astype(jnp.float32)
 
@@ -121,15 +129,21 @@ def load_npy(path: str, shape: tuple[int, int]) -> np.ndarray:
         raise UserError(f"prompt file {path!r}: no such file; wanted a .npy array of shape {list(shape)}; set File.path")
     try:
         values = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"prompt file {path!r} is not a readable .npy array ({error}); save it with numpy.save") from error
+    if not isinstance(values, np.ndarray) or values.dtype.kind != "f":
+        got = values.dtype if isinstance(values, np.ndarray) else "an archive of arrays"
+        raise UserError(f"prompt file {path!r}: wanted an array of floating numbers, got {got}; save it with numpy.save")
     if values.shape != shape:
         raise UserError(
-            f"prompt file {path!r}: wanted shape {list(shape)} (prompt length, model width), got {list(values.shape)}; set PROMPT_LENGTH or choose the model it was made for"
+            f"prompt file {path!r}: wanted shape {list(shape)} (prompt length, model width), got {list(values.shape)}; "
+            "set PROMPT_LENGTH or choose the model it was made for"
         )
-    if values.dtype.kind != "f" or not np.isfinite(values).all():
-        raise UserError(f"prompt file {path!r}: wanted finite floating numbers, got dtype {values.dtype} with {int((~np.isfinite(values.astype(np.float64))).sum())} non-finite")
-    return values.astype(np.float32)
+    with np.errstate(over="ignore"):
+        values = values.astype(np.float32)
+    if bad := int((~np.isfinite(values)).sum()):
+        raise UserError(f"prompt file {path!r}: wanted finite numbers, got {bad} that are not; train or copy it again")
+    return values
 
 
 def _fill_up(rows: Array, fallback: Initializer, key: Array, length: int, embedding_VD: Array, vocabulary: Any) -> Array:
@@ -146,6 +160,7 @@ class PromptRows(nnx.Module):
         self.rows = Tunable(rows_PD, axes=("prompt", "embed"))
 
     def __call__(self) -> Array:
+        """The rows [P, D]."""
         return self.rows[...]
 
 
