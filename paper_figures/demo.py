@@ -1,4 +1,5 @@
-"""The demo's figure: score against trained parameters, a bar a condition, a dot a seed: python -m paper_figures.demo RESULTS.csv FIGURE.png."""
+"""The demo's figure: score against trained parameters, a bar a condition, a dot a seed: python -m paper_figures.demo RESULTS.csv
+FIGURE.png."""
 
 import collections
 import csv

@@ -61,7 +61,8 @@ def split(model: nnx.Module, which: Which) -> tuple[Any, Any, Any]:
     Raises UserError where a pattern matches no parameter, or nothing is trained.
     """
     names = trained_names(model, which)
-    graphdef, trained, frozen = nnx.split(model, lambda path, _: "/".join(map(str, path)) in names, ...)
+    graphdef, *states = nnx.split(model, lambda path, _: "/".join(map(str, path)) in names, ...)
+    trained, frozen = states
     return graphdef, trained, frozen
 
 

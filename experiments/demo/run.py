@@ -1,18 +1,16 @@
 """Compares five ways to use the bundled base on the same tasks: python -m experiments.demo.run --workdir=runs/demo.
 
-(a) the frozen base, asked with instructions; (b) prompt tuning; (c) model tuning; (d) instruction tuning on the clusters that the target tasks
-are not from, asked with instructions; (e) prompt tuning on (d). Every training run has the same number of steps and the same seeds, and every score
-is the mean over the target tasks of the accuracy on the same test rows. (b), (c) and (e) train one model for the whole mixture of target tasks and
-read rows without an instruction; (a) and (d) never train on a target task and are told it in the instruction.
+(a) the frozen base, asked with instructions; (b) prompt tuning; (c) model tuning; (d) instruction tuning on the clusters that the target
+tasks are not from, asked with instructions; (e) prompt tuning on (d). Every training run has the same number of steps and the same seeds,
+and every score is the mean over the target tasks of the accuracy on the same test rows. (b), (c) and (e) train one model for the whole
+mixture of target tasks and read rows without an instruction; (a) and (d) never train on a target task and are told it in the instruction.
 
 Writes a run folder for each run, `results.csv` and `figure.png`; run again, it goes on where it stopped.
 """
 
 import argparse
 import collections
-import csv
 import dataclasses
-import io
 import pathlib
 import statistics
 import sys
@@ -20,6 +18,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from experiments import scoring
 from prompt_tuning import cli, environment
 from prompt_tuning.errors import UserError
 
@@ -58,7 +57,6 @@ def run(workdir: pathlib.Path, *, seeds: int, steps: int | None, model: str) -> 
     import tqdm
 
     from paper_figures import demo as figure
-    from prompt_tuning.files import atomic_write
 
     workdir.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
@@ -68,37 +66,26 @@ def run(workdir: pathlib.Path, *, seeds: int, steps: int | None, model: str) -> 
         for condition, seed in bar:
             bar.set_postfix_str(f"{CONDITIONS[condition]}, seed {seed}")
             rows.append(_one(workdir, condition, seed, steps=steps, model=model))
-            text = io.StringIO()
-            writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
-            atomic_write(workdir / "results.csv", text.getvalue())
+            scoring.write_csv(workdir / "results.csv", COLUMNS, rows)
     figure.draw(workdir / "results.csv", workdir / "figure.png")
     print(table(rows))
     print(f"{time.monotonic() - started:.0f} seconds; {workdir}/results.csv, {workdir}/figure.png and a folder for each run")
 
 
 def _one(workdir: pathlib.Path, condition: str, seed: int, *, steps: int | None, model: str) -> dict[str, Any]:
-    from prompt_tuning import evaluate, evaluation, training
+    from prompt_tuning import training
 
     experiment = _experiment(workdir, condition, seed, steps=steps, model=model)
     folder = workdir / f"{condition}_seed{seed}"
-    if condition == "frozen":
-        results = {"steps": 0, "trained_parameters": 0, "seconds": 0.0, "stored_bytes": 0}
-        loaded = evaluate.load(experiment, workdir=None, checkpoint="base")
-    else:
+    trained = condition != "frozen"
+    results: dict[str, Any] = {"steps": 0, "trained_parameters": 0, "seconds": 0.0, "stored_bytes": 0}
+    if trained:
         results = training.train(experiment, str(folder), label=f"{condition}, seed {seed}")
-        loaded = evaluate.load(experiment, workdir=str(folder), checkpoint="best")
     scores = {}
     for domain in ("in", "out"):
-        source = dataclasses.replace(_target_source(experiment), domain=domain)
-        settings = dataclasses.replace(experiment.evaluation, split="test")
-        vocabulary = experiment.vocabulary.load()
-        tasks = evaluation.task_examples(source, vocabulary, settings)
-        report = evaluation.evaluate(loaded.parts, tasks, settings=settings, lengths=loaded.lengths, vocabulary=vocabulary)
-        scores[domain] = statistics.mean(report.metrics[task]["accuracy"] for task in TARGETS)
-        folder.mkdir(exist_ok=True)
-        _write_scores(folder, domain, report)
+        source = dataclasses.replace(experiment.data, task_list=TARGETS, held_out=(), clusters=(), domain=domain)
+        metrics = scoring.test_scores(experiment, folder, source, trained=trained)
+        scores[domain] = statistics.mean(metrics[task]["accuracy"] for task in TARGETS)
     return {
         "condition": condition,
         "seed": seed,
@@ -107,18 +94,11 @@ def _one(workdir: pathlib.Path, condition: str, seed: int, *, steps: int | None,
         "steps": results["steps"],
         "trained_parameters": results["trained_parameters"],
         "seconds": f"{results['seconds']:.1f}",
-        # What a task needs beyond the base: an instruction-tuned model serves all tasks, target or not.
+        # What a target task needs beyond the base, shared out over the mixture.
         "stored_bytes_per_task": round(results["stored_bytes"] / len(TARGETS)),
         "tasks": " ".join(TARGETS),
         "run": folder.name,
     }
-
-
-def _write_scores(folder: pathlib.Path, domain: str, report: Any) -> None:
-    from prompt_tuning.run_folder import RunFolder
-
-    RunFolder(folder).write_json(f"test-{domain}.json", {"score": report.score, "metrics": report.metrics})
-    RunFolder(folder).write_rows(f"test-{domain}-predictions.jsonl", report.predictions)
 
 
 def _experiment(workdir: pathlib.Path, condition: str, seed: int, *, steps: int | None, model: str) -> Any:
@@ -137,10 +117,6 @@ def _experiment(workdir: pathlib.Path, condition: str, seed: int, *, steps: int 
     return cli.load_experiment(files, bindings)
 
 
-def _target_source(experiment: Any) -> Any:
-    return dataclasses.replace(experiment.data, task_list=TARGETS, held_out=(), clusters=(), num_test=200)
-
-
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """The rows by condition: mean and standard deviation over seeds."""
     by_condition = collections.defaultdict(list)
@@ -148,20 +124,11 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         by_condition[row["condition"]].append(row)
     lines = [("", "score", "out of domain", "trained", "seconds", "bytes a task")]
     for condition, found in by_condition.items():
-        cells = [_spread([float(row[name]) for row in found]) for name in ("score", "score_out_of_domain")]
+        cells = [scoring.spread([float(row[name]) for row in found]) for name in ("score", "score_out_of_domain")]
         seconds = statistics.mean(float(row["seconds"]) for row in found)
         numbers = (f"{found[0]['trained_parameters']:,}", f"{seconds:.0f}", f"{found[0]['stored_bytes_per_task']:,}")
         lines.append((CONDITIONS[condition], *cells, *numbers))
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) if column == 0 else cell.rjust(width) for column, (cell, width) in enumerate(zip(line, widths, strict=True)))
-        for line in lines
-    )
-
-
-def _spread(values: Sequence[float]) -> str:
-    mean = statistics.mean(values)
-    return f"{mean:.3f} ± {statistics.stdev(values):.3f}" if len(values) > 1 else f"{mean:.3f}"
+    return scoring.aligned(lines)
 
 
 if __name__ == "__main__":

@@ -79,6 +79,7 @@ class Template:
         missing = [name for name in field_names(text, f"template {self.name!r}") if name not in values]
         if missing:
             raise UserError(
-                f"template {self.name!r}: no field {missing[0]!r} in the row; the row has {sorted(values)}; mend the template or the columns"
+                f"template {self.name!r}: no field {missing[0]!r} in the row; the row has {sorted(values)}; "
+                "mend the template or the columns"
             )
         return text.format_map(values)

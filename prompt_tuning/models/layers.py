@@ -3,18 +3,20 @@
 Axes: B batch, S source (keys) length, T target (queries) length, D model width, H heads, K head width, F feed-forward, V vocabulary,
 P prompt length, I and O any input and output width.
 
-A socket is an attribute that is None until a method fills it with a module of its own (`prompt_tuning.methods`). An empty socket costs nothing:
+A socket is an attribute that is None until a method fills it with a module of its own (`prompt_tuning.methods`). An empty socket costs
+nothing:
 
 | socket | called as | gives |
 |---|---|---|
 | `Linear.delta` | `delta(x_BSI)` | `[B, S, O]`, added to the product (LoRA) |
-| `Attention.prefix` | `prefix()` | keys and values `[H, P, K]` that stand before the sequence, with relative bias zero |
+| `Attention.prefix` | `prefix()` | keys and values `[H, P, K]`, put before the sequence with relative bias zero |
 | `Attention.k_scale`, `v_scale` | `scale()` | `[H * K]` (IA3) |
 | `Mlp.scale` | `scale()` | `[F]` (IA3) |
 | `adapter` of `AttentionBlock` and `MlpBlock` (t5.py) | `adapter(x_BSD)` | `[B, S, D]` |
 | `Embed.prompt` | `prompt()` | `[P, D]`, the rows that prompt slots name |
 
-Matrix products of bfloat16 operands accumulate in float32: on a CPU that is two to three times faster than a bfloat16 result, and nowhere less exact.
+Matrix products of bfloat16 operands accumulate in float32: on a CPU that is two to three times faster than a bfloat16 result, and nowhere
+less exact.
 """
 
 from typing import Any
@@ -48,6 +50,7 @@ class Linear(nnx.Module):
         self.delta: Socket = nnx.data(None)
 
     def __call__(self, x_BSI: Array) -> Array:
+        """The product [B, S, O]."""
         kernel_IO = self.kernel[...].astype(x_BSI.dtype)
         y_BSO = jnp.einsum("...i,io->...o", x_BSI, kernel_IO, preferred_element_type=jnp.float32).astype(x_BSI.dtype)
         if self.delta is not None:
@@ -63,6 +66,7 @@ class RMSNorm(nnx.Module):
         self.epsilon = epsilon
 
     def __call__(self, x_BSD: Array) -> Array:
+        """The normed input."""
         x = x_BSD.astype(jnp.float32)
         x = x * jax.lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + self.epsilon)
         scale_BSD = jnp.broadcast_to(self.scale[...].astype(jnp.float32), x.shape)
@@ -211,6 +215,7 @@ class Mlp(nnx.Module):
         self.scale: Socket = nnx.data(None)
 
     def __call__(self, x_BSD: Array, *, key: Array | None = None) -> Array:
+        """The layer's output [B, S, D]; `key` turns dropout on the inner activation on."""
         if self.gate is None:
             h_BSF = jax.nn.relu(self.wi(x_BSD))
         else:

@@ -1,8 +1,8 @@
 """The sizes of the published models, as data.
 
-Sources: T5 v1.0 Raffel et al. 2020, section 3.7; v1.1 the released gin files (a table of Lester et al. 2021, appendix); mT5 Xue et al. 2021;
-ByT5 Xue et al. 2022, table 1 (an encoder three times as deep as the decoder); UMT5 Chung et al. 2023. `t5_mini` and `t5_nano` are this project's own,
-pretrained on the bundled task world.
+Sources: T5 v1.0 Raffel et al. 2020, section 3.7; v1.1 the released gin files (a table of Lester et al. 2021, appendix); mT5 Xue et al.
+2021; ByT5 Xue et al. 2022, table 1 (an encoder three times as deep as the decoder); UMT5 Chung et al. 2023. `t5_mini` and `t5_nano` are
+this project's own, pretrained on the bundled task world.
 """
 
 import difflib

@@ -1,6 +1,7 @@
 """T5, all published variants, from the layers of `layers.py` (Raffel et al. 2020, arXiv:1910.10683).
 
-Axes: B batch, S source length, T target length, L cache length, D model width, H heads, K head width, F feed-forward, V vocabulary, N layers.
+Axes: B batch, S source length, T target length, L cache length, D model width, H heads, K head width, F feed-forward, V vocabulary, N
+layers.
 
 | variant | activation | head | relative bias |
 |---|---|---|---|
@@ -9,8 +10,8 @@ Axes: B batch, S source length, T target length, L cache length, D model width, 
 | UMT5 (2304.09151) | gated GELU | untied | one table a layer |
 
 Prompt slots are data: an integer array beside the tokens says where prompt vectors stand, so any placement, packing and mixed-task batches
-come from one mechanism (`Embed` in layers.py, `data/features.py`). T5 knows relative positions only, and the segments of a packed row are contiguous,
-so that distances within a segment are distances in the row: packing needs no positions here, only a mask.
+come from one mechanism (`Embed` in layers.py, `data/features.py`). T5 knows relative positions only, and the segments of a packed row are
+contiguous, so that distances within a segment are distances in the row: packing needs no positions here, only a mask.
 """
 
 import dataclasses
@@ -129,6 +130,7 @@ class MlpBlock(nnx.Module):
         self.adapter: Socket = nnx.data(None)
 
     def __call__(self, x_BTD: Array, *, key: Array | None) -> Array:
+        """Adds to x_BTD what the feed-forward layer makes of it."""
         inner_key, residual_key = _split(key, 2)
         y_BTD = self.mlp(self.norm(x_BTD), key=inner_key)
         if self.adapter is not None:
@@ -156,7 +158,9 @@ class DecoderLayer(nnx.Module):
 class Stack(nnx.Module):
     """N layers, their weights stacked on a leading axis, a relative bias (unless each layer has its own) and the final norm."""
 
-    def __init__(self, config: T5Config, rngs: nnx.Rngs, layer: Callable[[T5Config, nnx.Rngs], nnx.Module], *, num_layers: int, bidirectional: bool):
+    def __init__(
+        self, config: T5Config, rngs: nnx.Rngs, layer: Callable[[T5Config, nnx.Rngs], nnx.Module], *, num_layers: int, bidirectional: bool
+    ):
         self.layers = nnx.vmap(lambda r: layer(config, r), in_axes=0, out_axes=0)(rngs.split(num_layers))
         self.relative_bias = nnx.data(None) if config.per_layer_bias else _relative_bias(config, rngs, bidirectional=bidirectional)
         self.norm = RMSNorm(config.d_model, epsilon=config.layer_norm_epsilon, dtype=config.param_dtype)
@@ -184,7 +188,8 @@ class T5(nnx.Module):
 
         Args:
           batch: `encoder_input_tokens`, `encoder_segment_ids` [B, S]; `decoder_input_tokens`, `decoder_segment_ids` [B, T]; where
-            there are prompts `encoder_prompt_slots`, `decoder_prompt_slots`. `encoder_positions` and `decoder_positions` say that rows are packed.
+            there are prompts `encoder_prompt_slots`, `decoder_prompt_slots`. `encoder_positions` and `decoder_positions` say that rows are
+            packed.
           dropout_key: turns dropout on.
         """
         encoder_key, decoder_key = _split(dropout_key, 2)
@@ -258,11 +263,12 @@ class T5(nnx.Module):
         """A cache for `length` decoder positions, with the keys and values of the encoder's output computed once.
 
         Returns:
-          `self_keys`, `self_values` [N, B, H, L, K], `cross_keys`, `cross_values` [N, B, H, S, K], `cross_mask` [B, 1, 1, S], `filled` (int32).
+          `self_keys`, `self_values` [N, B, H, L, K], `cross_keys`, `cross_values` [N, B, H, S, K], `cross_mask` [B, 1, 1, S], `filled`
+          (int32).
         """
         config, stack = self.config, self.decoder
 
-        def layer(_: None, block: DecoderLayer) -> tuple[None, tuple[Array, Array]]:
+        def layer(_: None, block: Any) -> tuple[None, tuple[Array, Array]]:
             return None, block.cross_attention.attention.keys_values(encoded_BSD)
 
         _, (cross_keys, cross_values) = jax.lax.scan(layer, None, stack.layers)
@@ -332,4 +338,3 @@ def _mask(query_segments_BT: Array, key_segments_BS: Array, *, packed: bool) -> 
     if packed:
         allowed = allowed & (query_segments_BT[:, None, :, None] == key_segments_BS[:, None, None, :])
     return jnp.where(allowed, 0.0, MASKED)
-

@@ -1,0 +1,144 @@
+"""Prompt tuning on the bundled base beside the majority guess and a bag of words, for every classification task of the world.
+
+python -m experiments.bundled_base.run --workdir=runs/bundled_base --output=experiments/bundled_base/results.csv
+
+Each task gets its own prompt, tuned on its plain training rows; the bag of words (scikit-learn: unigram counts, logistic regression) is
+fitted on the same training rows, and both are scored on the same test rows. For tasks whose choices differ from row to row the bag of words
+predicts the place of the answer among the choices, and the majority guess is the most frequent place. A finished run is not run again.
+"""
+
+import argparse
+import collections
+import dataclasses
+import pathlib
+import statistics
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from experiments import scoring
+from prompt_tuning import cli, environment
+from prompt_tuning.errors import UserError
+
+COLUMNS = ("task", "cluster", "seed", "majority", "bag_of_words", "prompt", "prompt_out_of_domain", "choices", "steps", "seconds")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--workdir", required=True, type=pathlib.Path, help="the folder of the runs")
+    parser.add_argument("--output", required=True, type=pathlib.Path, help="the CSV to write")
+    parser.add_argument("--seeds", type=int, default=3, help="how many seeds (default 3)")
+    parser.add_argument("--steps", type=int, default=300, help="steps of each run (default 300)")
+    parser.add_argument("--model", default="t5_mini", help="the base: a file in configs/models (default t5_mini)")
+    parser.add_argument("--base", help="another checkpoint of that base")
+    parser.add_argument("--tasks", nargs="*", help="only these tasks")
+    flags = parser.parse_args(argv)
+    environment.settle()
+    try:
+        run(flags)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def run(flags: argparse.Namespace) -> None:
+    """Runs what is not there yet; the results file grows with each run."""
+    import tqdm
+
+    from prompt_tuning.data.world import catalogue
+
+    tasks = [task for task in catalogue.all_tasks().values() if task.is_classification and (not flags.tasks or task.name in flags.tasks)]
+    rows: list[dict[str, Any]] = []
+    with tqdm.tqdm([(seed, task) for seed in range(flags.seeds) for task in tasks], desc="bundled base", unit="run") as bar:
+        for seed, task in bar:
+            bar.set_postfix_str(f"{task.name}, seed {seed}")
+            rows.append(_one(flags, task, seed))
+            scoring.write_csv(flags.output, COLUMNS, rows)
+    print(table(rows))
+
+
+def _one(flags: argparse.Namespace, task: Any, seed: int) -> dict[str, Any]:
+    from prompt_tuning import training
+
+    files = [f"configs/models/{flags.model}.gin", "configs/methods/prompt.gin", "configs/data/world.gin", "configs/runs/demo.gin"]
+    bindings = [f"SEED = {seed}", f"TASKS = ('{task.name}',)", f"TRAIN_STEPS = {flags.steps}", f"EVAL_STEPS = {max(1, flags.steps // 3)}"]
+    if flags.base:
+        bindings.append(f"BASE_CHECKPOINT = '{flags.base}'")
+    experiment = cli.load_experiment(files, bindings)
+    folder = flags.workdir / f"{task.name}_seed{seed}"
+    results = training.train(experiment, str(folder), label=f"{task.name}, seed {seed}")
+    scores = {
+        domain: scoring.test_scores(experiment, folder, dataclasses.replace(experiment.data, domain=domain), trained=True)[task.name][
+            "accuracy"
+        ]
+        for domain in ("in", "out")
+    }
+    majority, bag = baselines(task, experiment.data)
+    return {
+        "task": task.name,
+        "cluster": task.cluster,
+        "seed": seed,
+        "majority": f"{majority:.4f}",
+        "bag_of_words": f"{bag:.4f}",
+        "prompt": f"{scores['in']:.4f}",
+        "prompt_out_of_domain": f"{scores['out']:.4f}",
+        "choices": len(task.plain.answer_choices),
+        "steps": results["steps"],
+        "seconds": f"{results['seconds']:.1f}",
+    }
+
+
+def baselines(task: Any, source: Any) -> tuple[float, float]:
+    """Test accuracy of the majority guess and of the bag of words, both fitted on the source's training rows."""
+    from sklearn.feature_extraction.text import CountVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
+    from prompt_tuning.data.tasks.world import text_rows
+
+    texts, labels = {}, {}
+    for split in ("train", "test"):
+        found = text_rows(task, source, split)
+        texts[split] = [row.inputs for row in found]
+        labels[split] = [row.answer_choices.index(row.targets) for row in found]
+    guess = collections.Counter(labels["train"]).most_common(1)[0][0]
+    majority = statistics.mean(label == guess for label in labels["test"])
+    model = make_pipeline(CountVectorizer(lowercase=False, token_pattern=r"\S+"), LogisticRegression(max_iter=1000))
+    return majority, float(model.fit(texts["train"], labels["train"]).score(texts["test"], labels["test"]))
+
+
+def beats(rows: Sequence[dict[str, Any]]) -> bool:
+    """Whether a task's prompts beat the better of the two baselines by more than two standard errors of their mean, over seeds and test
+    rows."""
+    prompts = [float(row["prompt"]) for row in rows]
+    baseline = max(float(rows[0]["majority"]), float(rows[0]["bag_of_words"]))
+    mean = statistics.mean(prompts)
+    of_rows = mean * (1 - mean) / 200
+    of_seeds = statistics.variance(prompts) / len(prompts) if len(prompts) > 1 else 0.0
+    return mean - baseline > 2 * (of_rows + of_seeds) ** 0.5
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """A line a task, and how many of them prompt tuning wins."""
+    by_task = collections.defaultdict(list)
+    for row in rows:
+        by_task[row["task"]].append(row)
+    lines = [("task", "majority", "bag of words", "prompt", "out of domain", "beats both")]
+    for task, found in by_task.items():
+        spreads = [scoring.spread([float(row[name]) for row in found]) for name in ("prompt", "prompt_out_of_domain")]
+        lines.append(
+            (
+                task,
+                f"{float(found[0]['majority']):.3f}",
+                f"{float(found[0]['bag_of_words']):.3f}",
+                *spreads,
+                "yes" if beats(found) else "no",
+            )
+        )
+    won = sum(beats(found) for found in by_task.values())
+    return scoring.aligned(lines) + f"\nprompt tuning beats both on {won} of {len(by_task)} classification tasks"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""What the experiments share: test scores of a run, results files, spreads."""
+
+import csv
+import dataclasses
+import io
+import pathlib
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def test_scores(experiment: Any, folder: pathlib.Path, source: Any, *, trained: bool) -> dict[str, dict[str, float]]:
+    """The metrics of each task of a source on its test split, of the run's best checkpoint or of the base; also written into the run's
+    folder."""
+    from prompt_tuning import evaluate, evaluation
+    from prompt_tuning.run_folder import RunFolder
+
+    loaded = evaluate.load(experiment, workdir=str(folder) if trained else None, checkpoint="best" if trained else "base")
+    settings = dataclasses.replace(experiment.evaluation, split="test", max_examples=None)
+    vocabulary = experiment.vocabulary.load()
+    tasks = evaluation.task_examples(source, vocabulary, settings)
+    report = evaluation.evaluate(loaded.parts, tasks, settings=settings, lengths=loaded.lengths, vocabulary=vocabulary)
+    folder.mkdir(parents=True, exist_ok=True)
+    RunFolder(folder).write_json(f"test-{source.domain}.json", {"score": report.score, "metrics": report.metrics})
+    RunFolder(folder).write_rows(f"test-{source.domain}-predictions.jsonl", report.predictions)
+    return report.metrics
+
+
+def write_csv(path: pathlib.Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Writes rows whole."""
+    from prompt_tuning.files import atomic_write
+
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    atomic_write(path, text.getvalue())
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean and standard deviation, as a table shows them."""
+    mean = statistics.mean(values)
+    return f"{mean:.3f} ± {statistics.stdev(values):.3f}" if len(values) > 1 else f"{mean:.3f}"
+
+
+def aligned(lines: Sequence[Sequence[str]]) -> str:
+    """Lines of cells as a table: the first column to the left, the others to the right."""
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if column == 0 else cell.rjust(width) for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        )
+        for line in lines
+    )
