@@ -6,7 +6,6 @@ For evaluation a row keeps its texts (`inputs_pretokenized`, `targets_pretokeniz
 accepted answer) and `group` (a tag that some metrics read: rows of one question, say).
 """
 
-import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -15,20 +14,9 @@ import seqio
 import tensorflow as tf
 
 from prompt_tuning.data import metrics
+from prompt_tuning.data.rows import TextRow
 
 LIST_FIELDS = ("answer_choices", "references")
-SPLITS = ("train", "validation", "test")
-
-
-@dataclasses.dataclass(frozen=True)
-class TextRow:
-    """One example as text."""
-
-    inputs: str
-    targets: str
-    answer_choices: tuple[str, ...] = ()
-    references: tuple[str, ...] = ()
-    group: str = ""
 
 
 class TextTask(seqio.Task):

@@ -5,6 +5,7 @@ import functools
 from typing import Any
 
 from prompt_tuning.data import vocabularies
+from prompt_tuning.data.rows import TextRow
 
 BYTES = vocabularies.Bytes(extra_ids=100)
 
@@ -27,10 +28,10 @@ class Numbered:
         """The SeqIO task."""
         from prompt_tuning.data import text_tasks
 
-        def read(split: str) -> list[text_tasks.TextRow]:
+        def read(split: str) -> list[TextRow]:
             count = {"train": self.num_train, "validation": self.num_validation}[split]
             choices = ("0", "1") if self.choices else ()
-            return [text_tasks.TextRow(f"{self.name} {i}", str(i % 2 if choices else i), choices) for i in range(count)]
+            return [TextRow(f"{self.name} {i}", str(i % 2 if choices else i), choices) for i in range(count)]
 
         source = functools.partial(text_tasks.rows_source, read, ("train", "validation"))
         return [text_tasks.register(self.name, settings=self, vocabulary=vocabulary, source=source, metric_names=("accuracy",))]

@@ -17,13 +17,14 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from prompt_tuning.data import metrics
+from prompt_tuning.data.rows import SPLITS, TextRow
 from prompt_tuning.data.templates import Template, field_names
 from prompt_tuning.errors import UserError
 
 if TYPE_CHECKING:
     import seqio
 
-    from prompt_tuning.data.text_tasks import TextRow, TextTask
+    from prompt_tuning.data.text_tasks import TextTask
 
 _READ_ERRORS = (OSError, EOFError)
 
@@ -111,9 +112,7 @@ class Files:
 
     def tasks(self, vocabulary: "seqio.Vocabulary") -> "list[TextTask]":
         """The SeqIO task; see `mixtures.Source`. Raises UserError for missing files or columns that are not named."""
-        from prompt_tuning.data import text_tasks
-
-        paths = {split: self.paths(split) for split in text_tasks.SPLITS}
+        paths = {split: self.paths(split) for split in SPLITS}
         splits = tuple(split for split, found in paths.items() if found)
         if not splits:
             raise UserError(
@@ -125,6 +124,8 @@ class Files:
             raise UserError(
                 "neither INPUT_COLUMN nor TEMPLATE is set; wanted the name of the column to read, or a text with columns in braces"
             )
+        from prompt_tuning.data import text_tasks
+
         # A file that changes makes another task.
         stamps = [(path, os.stat(path).st_size, os.stat(path).st_mtime_ns) for found in paths.values() for path in found]
         return [
@@ -138,10 +139,8 @@ class Files:
         ]
 
 
-def text_rows(settings: Files, split: str) -> "list[TextRow]":
+def text_rows(settings: Files, split: str) -> list[TextRow]:
     """The rows of a split as text, in the order of the files. Raises UserError with file and line for whatever is wrong in them."""
-    from prompt_tuning.data.text_tasks import TextRow
-
     template = _template(settings)
     found: list[TextRow] = []
     for path in settings.paths(split):

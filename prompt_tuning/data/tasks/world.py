@@ -6,6 +6,7 @@ import hashlib
 import itertools
 from typing import TYPE_CHECKING, Literal
 
+from prompt_tuning.data.rows import SPLITS, TextRow
 from prompt_tuning.data.templates import Template
 from prompt_tuning.data.world import catalogue
 from prompt_tuning.data.world.task import Domain, Language, Row, WorldTask, rows
@@ -14,7 +15,7 @@ from prompt_tuning.errors import UserError
 if TYPE_CHECKING:
     import seqio
 
-    from prompt_tuning.data.text_tasks import TextRow, TextTask
+    from prompt_tuning.data.text_tasks import TextTask
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,23 +98,21 @@ class World:
                     task.name,
                     settings=settings,
                     vocabulary=vocabulary,
-                    source=functools.partial(text_tasks.rows_source, functools.partial(text_rows, task, settings), text_tasks.SPLITS),
+                    source=functools.partial(text_tasks.rows_source, functools.partial(text_rows, task, settings), SPLITS),
                     metric_names=task.metrics,
                 )
             )
         return found
 
 
-def text_rows(task: WorldTask, settings: World, split: str) -> "list[TextRow]":
+def text_rows(task: WorldTask, settings: World, split: str) -> list[TextRow]:
     """The rows of one task and split as text. Of `settings` it reads all but the choice of tasks."""
-    from prompt_tuning.data import text_tasks
-
     count = {"train": settings.num_train, "validation": settings.num_validation, "test": settings.num_test}[split]
     drawn = rows(task, split, seed=settings.seed, domain=settings.domain, language=settings.language)  # type: ignore[arg-type]
     found = []
     for row in itertools.islice(drawn, count):
         rendered = choose_template(task, row, settings, split).render(row)
-        found.append(text_tasks.TextRow(rendered.inputs, rendered.targets, rendered.answer_choices or ()))
+        found.append(TextRow(rendered.inputs, rendered.targets, rendered.answer_choices or ()))
     return found
 
 
