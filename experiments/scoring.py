@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 
-def test_scores(experiment: Any, folder: pathlib.Path, source: Any, *, trained: bool) -> dict[str, dict[str, float]]:
+def test_scores(experiment: Any, folder: pathlib.Path, source: Any, *, trained: bool, name: str) -> dict[str, dict[str, float]]:
     """The metrics of each task of a source on its test split, of the run's best checkpoint or of the base; also written into the run's
     folder."""
     from prompt_tuning import evaluate, evaluation
@@ -21,8 +21,8 @@ def test_scores(experiment: Any, folder: pathlib.Path, source: Any, *, trained: 
     tasks = evaluation.task_examples(source, vocabulary, settings)
     report = evaluation.evaluate(loaded.parts, tasks, settings=settings, lengths=loaded.lengths, vocabulary=vocabulary)
     folder.mkdir(parents=True, exist_ok=True)
-    RunFolder(folder).write_json(f"test-{source.domain}.json", {"score": report.score, "metrics": report.metrics})
-    RunFolder(folder).write_rows(f"test-{source.domain}-predictions.jsonl", report.predictions)
+    RunFolder(folder).write_json(f"test-{name}.json", {"score": report.score, "metrics": report.metrics})
+    RunFolder(folder).write_rows(f"test-{name}-predictions.jsonl", report.predictions)
     return report.metrics
 
 

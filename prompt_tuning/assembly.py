@@ -11,6 +11,8 @@ from prompt_tuning.errors import UserError
 from prompt_tuning.experiment import Experiment
 from prompt_tuning.models.t5 import T5, T5Config
 
+# Published embeddings are padded to a multiple of 128 rows: a vocabulary may be smaller by less than that.
+_PADDING_ROWS = 128
 _RANDOM = "random: normal initialisation"
 
 
@@ -100,10 +102,11 @@ def assemble(experiment: Experiment) -> Assembly:
 def _vocabulary(experiment: Experiment) -> Any:
     vocabulary = experiment.vocabulary.load()
     size, rows = vocabulary.vocab_size, experiment.model.vocab_size
-    if size > rows:
+    if not rows - _PADDING_ROWS < size <= rows:
+        which = "larger" if size > rows else "smaller"
         raise UserError(
-            f"vocabulary {experiment.vocabulary}: {size} ids, but the model embeds {rows}; wanted at most {rows}: "
-            "give the model's own vocabulary (VOCABULARY) or fewer extra_ids"
+            f"vocabulary {experiment.vocabulary} is {which} than the model's: wanted {max(1, rows - _PADDING_ROWS + 1)} to {rows} ids, "
+            f"got {size}; give the model's own vocabulary (VOCABULARY) and number of extra_ids"
         )
     return vocabulary
 

@@ -68,12 +68,10 @@ def _one(flags: argparse.Namespace, task: Any, seed: int) -> dict[str, Any]:
     experiment = cli.load_experiment(files, bindings)
     folder = flags.workdir / f"{task.name}_seed{seed}"
     results = training.train(experiment, str(folder), label=f"{task.name}, seed {seed}")
-    scores = {
-        domain: scoring.test_scores(experiment, folder, dataclasses.replace(experiment.data, domain=domain), trained=True)[task.name][
-            "accuracy"
-        ]
-        for domain in ("in", "out")
-    }
+    scores = {}
+    for domain in ("in", "out"):
+        source = dataclasses.replace(experiment.data, domain=domain)
+        scores[domain] = scoring.test_scores(experiment, folder, source, trained=True, name=domain)[task.name]["accuracy"]
     majority, bag = baselines(task, experiment.data)
     return {
         "task": task.name,
@@ -91,10 +89,6 @@ def _one(flags: argparse.Namespace, task: Any, seed: int) -> dict[str, Any]:
 
 def baselines(task: Any, source: Any) -> tuple[float, float]:
     """Test accuracy of the majority guess and of the bag of words, both fitted on the source's training rows."""
-    from sklearn.feature_extraction.text import CountVectorizer
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-
     from prompt_tuning.data.tasks.world import text_rows
 
     texts, labels = {}, {}
@@ -102,6 +96,15 @@ def baselines(task: Any, source: Any) -> tuple[float, float]:
         found = text_rows(task, source, split)
         texts[split] = [row.inputs for row in found]
         labels[split] = [row.answer_choices.index(row.targets) for row in found]
+    return fitted_baselines(texts, labels)
+
+
+def fitted_baselines(texts: dict[str, list[str]], labels: dict[str, list[Any]]) -> tuple[float, float]:
+    """Accuracy on `test` of the most frequent label of `train`, and of logistic regression on unigram counts fitted on it."""
+    from sklearn.feature_extraction.text import CountVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
     guess = collections.Counter(labels["train"]).most_common(1)[0][0]
     majority = statistics.mean(label == guess for label in labels["test"])
     model = make_pipeline(CountVectorizer(lowercase=False, token_pattern=r"\S+"), LogisticRegression(max_iter=1000))

@@ -84,7 +84,7 @@ def _one(workdir: pathlib.Path, condition: str, seed: int, *, steps: int | None,
     scores = {}
     for domain in ("in", "out"):
         source = dataclasses.replace(experiment.data, task_list=TARGETS, held_out=(), clusters=(), domain=domain)
-        metrics = scoring.test_scores(experiment, folder, source, trained=trained)
+        metrics = scoring.test_scores(experiment, folder, source, trained=trained, name=domain)
         scores[domain] = statistics.mean(metrics[task]["accuracy"] for task in TARGETS)
     return {
         "condition": condition,
