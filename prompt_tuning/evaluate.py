@@ -128,7 +128,8 @@ def _run(experiment: "Experiment", flags: argparse.Namespace) -> None:
 
     settings = dataclasses.replace(experiment.evaluation, **({"split": flags.split} if flags.split else {}))
     vocabulary = experiment.vocabulary.load()
-    tasks = evaluation.task_examples(experiment.evaluation_data or experiment.data, vocabulary, settings)
+    lengths = evaluation.Lengths(experiment.input_length, experiment.target_length)
+    tasks = evaluation.task_examples(experiment.evaluation_data or experiment.data, vocabulary, settings=settings, lengths=lengths)
     loaded = load(experiment, workdir=flags.workdir, checkpoint=flags.checkpoint)
     started = time.monotonic()
     report = evaluation.evaluate(loaded.parts, tasks, settings=settings, lengths=loaded.lengths, vocabulary=vocabulary)

@@ -156,10 +156,11 @@ def evaluate(parts: Parts, tasks: Sequence[TaskExamples], *, settings: Evaluatio
     return Report(found, float(np.mean(main)), predictions)
 
 
-def task_examples(source: mixtures.Source, vocabulary: Any, settings: Evaluation) -> list[TaskExamples]:
+def task_examples(source: mixtures.Source, vocabulary: Any, *, settings: Evaluation, lengths: Lengths) -> list[TaskExamples]:
     """The examples that `settings` asks of every task of a source, read once. Raises UserError for a task whose split is empty."""
+    sizes = {"input_length": lengths.input_length, "target_length": lengths.target_length}
     return [
-        TaskExamples(name, mixtures.evaluation_examples(task, settings.split, settings.max_examples), tuple(task.metric_names))
+        TaskExamples(name, mixtures.evaluation_examples(task, settings.split, settings.max_examples, **sizes), tuple(task.metric_names))
         for name, task in zip(source.task_names, source.tasks(vocabulary), strict=True)
     ]
 

@@ -167,20 +167,7 @@ def evaluator(experiment: Experiment, graphdef: Any, frozen: dict[str, Any]) -> 
     @functools.cache
     def tasks() -> list[evaluation.TaskExamples]:
         source = experiment.evaluation_data or experiment.data
-        return [
-            evaluation.TaskExamples(
-                name=task.title,
-                examples=mixtures.evaluation_examples(
-                    task,
-                    experiment.evaluation.split,
-                    experiment.evaluation.max_examples,
-                    input_length=experiment.input_length,
-                    target_length=experiment.target_length,
-                ),
-                metrics=task.metric_names,
-            )
-            for task in source.tasks(vocabulary)
-        ]
+        return evaluation.task_examples(source, vocabulary, settings=experiment.evaluation, lengths=lengths)
 
     def evaluate(tuned: dict[str, Any]) -> evaluation.Report:
         return evaluation.evaluate(
