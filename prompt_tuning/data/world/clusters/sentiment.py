@@ -26,8 +26,8 @@ class Lexicon(NamedTuple):
 
 LEXICON: dict[Domain, Lexicon] = {
     "in": Lexicon(
-        good=("good", "great", "fine", "lovely", "pleasant"),
-        bad=("bad", "poor", "awful", "dull", "nasty"),
+        good=("good", "great", "fine", "lovely"),
+        bad=("bad", "poor", "awful", "dull"),
         affirmers=("", "very", "truly"),
         negators=("not", "never", "hardly"),
         items={
@@ -36,8 +36,8 @@ LEXICON: dict[Domain, Lexicon] = {
         },
     ),
     "out": Lexicon(
-        good=("nice", "superb", "perfect", "splendid"),
-        bad=("weak", "gloomy", "foul", "shabby"),
+        good=("nice", "superb", "perfect"),
+        bad=("weak", "gloomy", "foul"),
         affirmers=("indeed", "quite"),
         negators=("anything but", "in no way"),
         items={
@@ -64,7 +64,7 @@ TAVI = Tavi(
 # How often a judgement is negated: in tasks evenly, so that no word tells the label; in passages less, as in prose elsewhere, so that a
 # learner finds what the adjectives mean before it finds what the denials do (even shares hold a small model on a plateau).
 TASK_DENIALS = 0.5
-PASSAGE_DENIALS = 0.35
+PASSAGE_DENIALS = 0.25
 
 
 def _phrase(rng: random.Random, words: Lexicon, positive: bool, denials: float) -> str:
