@@ -5,6 +5,7 @@ A template string names fields in braces, as in `"Is it true? {hypothesis}"`. Tw
 """
 
 import dataclasses
+import functools
 import string
 from collections.abc import Mapping
 from typing import Any
@@ -21,6 +22,7 @@ class Rendered:
     answer_choices: tuple[str, ...] | None = None
 
 
+@functools.lru_cache(maxsize=4096)
 def field_names(text: str, where: str = "template") -> tuple[str, ...]:
     """The names in braces of a template string, in order.
 
