@@ -1,0 +1,45 @@
+"""The benchmark of a training step: operations are counted right, and it runs and finds both sides' losses equal."""
+
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from benchmarks import train_step
+
+
+def operations(function, *arguments):
+    return train_step._operations(jax.make_jaxpr(function)(*arguments).jaxpr)
+
+
+def test_products_are_counted_with_every_run_of_a_scan():
+    x, weights = jnp.ones((5, 4)), jnp.ones((3, 4, 4))
+    once = 2 * 5 * 4 * 4
+    assert operations(lambda x: x @ weights[0], x) == once
+
+    def layers(x):
+        return jax.lax.scan(jax.checkpoint(lambda x, w: (jnp.tanh(x @ w), None)), x, weights)[0].sum()
+
+    assert operations(jax.jit(layers), x) == 3 * once
+    # Backward, the forward pass is run again, and each layer gives a gradient for its input.
+    assert operations(jax.grad(layers), x) == 9 * once
+
+
+def test_cases_to_compare_stand_side_by_side():
+    cases = train_step.cases(quick=False)
+    assert len(cases) == 16
+    for ours, theirs in zip(cases[::2], cases[1::2], strict=True):
+        assert (ours.side, theirs.side) == train_step.SIDES
+        assert (ours.method, ours.input_length, ours.dtype) == (theirs.method, theirs.input_length, theirs.dtype)
+
+
+@pytest.mark.slow
+def test_a_quick_run_prints_a_line_a_case_and_writes_what_it_is_told(tmp_path):
+    pytest.importorskip("peft")
+    output = tmp_path / "out.csv"
+    command = [sys.executable, "-m", "benchmarks.train_step", "--quick", "--only=prompt-16-float32", f"--output={output}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "PyTorch" in done.stdout
+    assert len(output.read_text().splitlines()) == 3
