@@ -45,7 +45,7 @@ def abstract_base(config: T5Config) -> T5:
 
 def audit(experiment: Experiment) -> tuple[trainable.Row, ...]:
     """The audit table without any weights in memory: shapes only, and the checkpoint's index of entries."""
-    vocabulary = _vocabulary(experiment)
+    vocabulary = check_vocabulary(experiment)
     model = abstract_base(experiment.trained_model)
     sources = dict.fromkeys((name for name, _ in trainable.named_variables(model)), _RANDOM)
     if experiment.base_checkpoint is not None:
@@ -62,14 +62,25 @@ def audit(experiment: Experiment) -> tuple[trainable.Row, ...]:
     return trainable.audit(model, experiment.method.trainable, sources | found)
 
 
+class _Late:
+    """A vocabulary that is read, with the seconds of TensorFlow's import, only where an initialiser asks for it."""
+
+    def __init__(self, experiment: Experiment):
+        self._experiment = experiment
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids."""
+        return list(check_vocabulary(self._experiment).encode(text))
+
+
 def assemble(experiment: Experiment) -> Assembly:
     """The model with the base's values and the method attached.
 
-    Raises UserError where the checkpoint does not fill the model exactly, the vocabulary is larger than the model takes, or the method
-    finds nothing to train.
+    Reads the vocabulary only if the method's initialiser needs it: `check_vocabulary` is the caller's. Raises UserError where the
+    checkpoint does not fill the model exactly, or the method finds nothing to train.
     """
     config = experiment.trained_model
-    vocabulary = _vocabulary(experiment)
+    vocabulary = _Late(experiment)
     mesh = experiment.mesh.build()
     method_key, base_key = jax.random.split(jax.random.key(experiment.seed))
     model = abstract_base(config)
@@ -99,7 +110,8 @@ def assemble(experiment: Experiment) -> Assembly:
     return Assembly(graphdef, tuned_arrays, frozen_arrays, places, rows, checkpoints.Base(source, fingerprint), mesh)
 
 
-def _vocabulary(experiment: Experiment) -> Any:
+def check_vocabulary(experiment: Experiment) -> Any:
+    """The SeqIO vocabulary. Raises UserError where it is not the model's: larger, or smaller by more than an embedding is padded by."""
     vocabulary = experiment.vocabulary.load()
     size, rows = vocabulary.vocab_size, experiment.model.vocab_size
     if not rows - _PADDING_ROWS < size <= rows:

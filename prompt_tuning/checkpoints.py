@@ -237,6 +237,13 @@ class Checkpoints:
             logger.setLevel(level)
 
 
+def latest_step(directory: str | os.PathLike[str]) -> int | None:
+    """The last step saved whole in a run's folder of checkpoints, read from its names alone; None where there is none."""
+    folder = pathlib.Path(directory)
+    # What is half written has a suffix.
+    return max((int(path.name) for path in folder.glob("*") if path.name.isdigit()), default=None) if folder.is_dir() else None
+
+
 def fingerprint(params: PyTree) -> str:
     """A SHA-256 in hexadecimal over names, shapes, dtypes and values of all arrays, whatever order they come in.
 

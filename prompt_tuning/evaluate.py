@@ -85,6 +85,7 @@ def load(experiment: "Experiment", *, workdir: str | None, checkpoint: str | Non
         raise UserError(f"--checkpoint={checkpoint} is a run's; add --workdir=DIR")
     else:
         _check_same_run(experiment, pathlib.Path(workdir))
+    assembly.check_vocabulary(experiment)
     built = assembly.assemble(experiment)
     lengths = Lengths(experiment.input_length, experiment.target_length, experiment.method.layout)
     if checkpoint == "base":

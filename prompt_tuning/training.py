@@ -22,7 +22,7 @@ import optax
 from flax import nnx
 
 from prompt_tuning import assembly, checkpoints, evaluation, interop, losses, optimizers, sharding, trainable
-from prompt_tuning.data import mixtures
+from prompt_tuning.data import features, mixtures
 from prompt_tuning.errors import UserError
 from prompt_tuning.experiment import Experiment, resolved
 from prompt_tuning.models.layers import Tunable
@@ -137,6 +137,21 @@ def trainer(experiment: Experiment, built: assembly.Assembly) -> Trainer:
     return Trainer(built, state, places, compiled)
 
 
+def abstract_batch(experiment: Experiment, mesh: jax.sharding.Mesh) -> dict[str, jax.ShapeDtypeStruct]:
+    """The shapes of the experiment's training batches, known before there is data."""
+    one = features.layout_rows(
+        [[{"inputs": [features.EOS_ID], "targets": [features.EOS_ID]}]],
+        input_length=experiment.input_length,
+        target_length=experiment.target_length,
+        prompt=experiment.method.layout,
+        packed=experiment.packed,
+    )
+    rows = sharding.of_rows(mesh)
+    return {
+        name: jax.ShapeDtypeStruct((experiment.batch_size, *value.shape[1:]), value.dtype, sharding=rows) for name, value in one.items()
+    }
+
+
 def on_devices(batch: Mapping[str, np.ndarray], mesh: jax.sharding.Mesh) -> Batch:
     """A batch of this process's rows as arrays over the mesh's `data` axis."""
     rows = sharding.of_rows(mesh)
@@ -205,16 +220,21 @@ def train(experiment: Experiment, workdir: str, *, gin_config: str = "", label: 
     with contextlib.ExitStack() as stack:
         stack.enter_context(folder.locked())
         asked_to_stop = stack.enter_context(_sigterm())
+        # TensorFlow is imported and the first batches are made in the background, while the model is read and the step compiles here.
+        start_step = checkpoints.latest_step(folder.path / "checkpoints") or 0
+        data = stack.enter_context(batches(experiment, start_step=start_step))
         built = assembly.assemble(experiment)
         print(trainable.table(built.rows), flush=True)
         ready = trainer(experiment, built)
+        take_step = ready.step.lower(ready.state, built.frozen, abstract_batch(experiment, built.mesh)).compile()
+        assembly.check_vocabulary(experiment)
         evaluate = evaluator(experiment, built.graphdef, built.frozen)
         saved = stack.enter_context(
             checkpoints.Checkpoints(folder.path / "checkpoints", base=built.base, keep_latest=experiment.keep_checkpoints)
         )
         state, best, seconds = _resume(ready, saved, folder, experiment)
         step = int(state.step)
-        data = stack.enter_context(batches(experiment, start_step=step))
+        assert step == start_step, (step, start_step)
         journal = stack.enter_context(Journal(folder, experiment, start_step=step, label=label))
         stopped = best.evals_since >= experiment.early_stopping_evals > 0
         unread: list[tuple[int, dict[str, Array]]] = []
@@ -222,7 +242,7 @@ def train(experiment: Experiment, workdir: str, *, gin_config: str = "", label: 
         started = time.monotonic()
 
         while step < experiment.train_steps and not stopped:
-            state, metrics = ready.step(state, built.frozen, on_devices(next(data), built.mesh))
+            state, metrics = take_step(state, built.frozen, on_devices(next(data), built.mesh))
             step += 1
             unread.append((step, metrics))
             last = step == experiment.train_steps
