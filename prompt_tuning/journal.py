@@ -1,0 +1,69 @@
+"""What a run says while it trains: `metrics.jsonl`, TensorBoard, the progress bar; and which evaluation was the best."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+
+import jax
+
+from prompt_tuning import evaluation
+from prompt_tuning.errors import UserError
+from prompt_tuning.experiment import Experiment
+from prompt_tuning.progress import Progress
+from prompt_tuning.run_folder import RunFolder
+
+
+@dataclasses.dataclass(frozen=True)
+class Best:
+    """The best evaluation so far."""
+
+    step: int = -1
+    score: float = -math.inf
+    evals_since: int = 0
+
+    def after(self, step: int, score: float) -> "Best":
+        """Itself with one more evaluation; among equals the earliest stays."""
+        better = score > self.score
+        return Best(step, score) if better else dataclasses.replace(self, evals_since=self.evals_since + 1)
+
+
+class Journal:
+    """What a run says while it trains: `metrics.jsonl`, TensorBoard, the progress bar."""
+
+    def __init__(self, folder: RunFolder, experiment: Experiment, *, start_step: int, label: str):
+        # clu's writer brings TensorFlow.
+        from clu import metric_writers
+
+        self._folder, self._experiment = folder, experiment
+        self._board = metric_writers.SummaryWriter(str(folder.path / "tensorboard"))
+        self._progress = Progress(experiment.train_steps, start_step, examples_per_step=experiment.batch_size, label=label)
+
+    def __enter__(self) -> "Journal":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._progress.__exit__(*error)
+        self._board.close()
+
+    def trained(self, step: int, metrics: Mapping[str, jax.Array]) -> None:
+        """One step. Raises UserError where the loss or the gradient is not finite."""
+        values = {name: float(value) for name, value in metrics.items()}
+        # A gradient that is not finite has spoilt the weights already: they must not be saved.
+        wrong = next((name for name in ("loss", "gradient_norm") if not math.isfinite(values[name])), None)
+        if wrong:
+            raise UserError(
+                f"{wrong.replace('_', ' ')} is {values[wrong]} at step {step}; wanted a finite number; earlier checkpoints are kept; "
+                "lower LEARNING_RATE or set experiment.Experiment.gradient_clip_norm, and use a new --workdir"
+            )
+        self._progress.step(values["loss"])
+        if step % self._experiment.log_steps == 0:
+            self._folder.add_metrics(step, "train", values)
+            self._board.write_scalars(step, {f"train/{name}": value for name, value in values.items()})
+
+    def evaluated(self, step: int, report: evaluation.Report, best: Best) -> None:
+        """One evaluation."""
+        split = self._experiment.evaluation.split
+        values = {"score": report.score} | {f"{task}/{name}": v for task, found in report.metrics.items() for name, v in found.items()}
+        self._folder.add_metrics(step, split, values)
+        self._board.write_scalars(step, {f"{split}/{name}": value for name, value in values.items()})
+        self._progress.say(f"step {step}: {split} score {report.score:.4f} (best {best.score:.4f} at step {best.step})")
