@@ -156,7 +156,11 @@ def example_table(task: "seqio.Task", split: str) -> ExampleTable:
 
     Raises UserError, naming both, when there is none.
     """
-    dataset = _dataset(task, split).map(lambda example: {key: example[key] for key in ("inputs", "targets")})
+
+    def tokens(example: dict[str, Any]) -> dict[str, Any]:
+        return {"inputs": example["inputs"], "targets": example["targets"]}
+
+    dataset = _dataset(task, split).map(tokens)
     ids: dict[str, list[np.ndarray]] = {"inputs": [], "targets": []}
     lengths: dict[str, list[np.ndarray]] = {"inputs": [np.zeros(1, np.int64)], "targets": [np.zeros(1, np.int64)]}
     for chunk in dataset.ragged_batch(1024):

@@ -74,7 +74,7 @@ class Pretraining:
                 vocabulary=vocabulary,
                 source=functools.partial(_source, self),
                 preprocessors=[
-                    functools.partial(seqio.preprocessors.tokenize, copy_pretokenized=False),
+                    _tokenized,
                     functools.partial(_objective, settings=self),
                     seqio.preprocessors.append_eos,
                 ],
@@ -131,6 +131,23 @@ def _source(settings: Pretraining) -> "seqio.DataSource":
         return tf.data.Dataset.from_generator(lambda: _batches(documents(settings, split)), output_signature=signature)
 
     return seqio.FunctionDataSource(dataset_fn, splits=("train", "validation"))
+
+
+def _tokenized(dataset: Any, output_features: "dict[str, seqio.Feature]") -> Any:
+    """The dataset with batches of documents as ragged token ids. SeqIO's byte vocabulary takes no batch of unequal strings: it goes by
+    bytes."""
+    import seqio
+    import tensorflow as tf
+
+    vocabulary = output_features["targets"].vocabulary
+    if not isinstance(vocabulary, seqio.ByteVocabulary):
+        return seqio.preprocessors.tokenize(dataset, output_features=output_features, copy_pretokenized=False)
+
+    def ids(example: dict[str, Any]) -> dict[str, Any]:
+        split = tf.strings.bytes_split(example["targets"])
+        return {"targets": split.with_flat_values(vocabulary.encode_tf(split.flat_values)[:, 0])}
+
+    return dataset.map(ids, num_parallel_calls=tf.data.AUTOTUNE)
 
 
 def _objective(
