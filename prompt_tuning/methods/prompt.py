@@ -185,6 +185,8 @@ class Prompt:
             raise UserError(f"Prompt.length: wanted 1 or more, got {self.length!r}; set PROMPT_LENGTH")
         if self.stacks not in ("encoder", "decoder", "both"):
             raise UserError(f"Prompt.stacks: wanted 'encoder', 'decoder' or 'both', got {self.stacks!r}")
+        if self.placement not in ("before", "after_first", "suffix"):
+            raise UserError(f"Prompt.placement: wanted 'before', 'after_first' or 'suffix', got {self.placement!r}")
 
     @property
     def layout(self) -> PromptLayout:

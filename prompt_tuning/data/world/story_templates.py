@@ -156,7 +156,7 @@ _JOB_CHOICE = (
 _JOB = (
     *_free(
         "{job}",
-        line="{question}",
+        reply="{question} Reply in one word:",
         quiz="Quiz: {question} Answer:",
         one_word="Answer with one word. {question}",
         know="Use what you know about {person}. {question}",
