@@ -14,6 +14,11 @@ if TYPE_CHECKING:
     from prompt_tuning.experiment import Experiment
 
 
+def main(argv: list[str] | None = None) -> None:
+    """The command."""
+    cli.main(run, __doc__, argv=argv)
+
+
 def run(experiment: "Experiment", flags: argparse.Namespace) -> None:
     """Trains in `flags.workdir`."""
     from prompt_tuning import training
@@ -33,4 +38,4 @@ def run(experiment: "Experiment", flags: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    cli.main(run, __doc__)
+    main()
