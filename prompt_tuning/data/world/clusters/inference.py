@@ -192,7 +192,7 @@ def _kinds(rng: random.Random, domain: Domain) -> str:
 
 
 def _entailments(rng: random.Random, domain: Domain) -> str:
-    facts = _facts(rng, domain, rng.choice((1, 1, 2, 2, 2)))  # a single thing is the easy case, from which a learner sets out
+    facts = _facts(rng, domain, rng.choice((1, 1, 1, 2, 2)))  # a single thing is the easy case, from which a learner sets out
     parts = [facts.text]
     for _ in range(rng.choice((1, 2, 2, 3))):
         answer = rng.randrange(3)
@@ -204,9 +204,9 @@ def _entailments(rng: random.Random, domain: Domain) -> str:
             rng.choice(
                 (
                     f"{name} said that {subject} {predicate}. That was {verdict}.",
-                    f"That {subject} {predicate} was {verdict}.",
-                    f"Was {subject} {bare}? {('Yes, that is true', 'No, that is false', 'Maybe, that is unknown')[answer]}.",
-                    f"{sentence(f'{subject} {predicate}')} {('Yes, that is right', 'No, that is wrong', 'Maybe, nobody told us')[answer]}.",
+                    f"{name} said that {subject} {predicate}. That was {verdict}.",
+                    f"{sentence(f'{subject} {predicate}')} That is {verdict}.",
+                    f"Was {subject} {bare}? {('Yes', 'No', 'Maybe')[answer]}, that is {verdict}.",
                     f"{name} asked whether {subject} {predicate}. {('Yes', 'No', 'Maybe')[answer]}, said the teacher.",
                 )
             )
@@ -258,7 +258,7 @@ def _lore(rng: random.Random, domain: Domain) -> str:
         f"It is {'true' if rng.random() < 0.5 else 'right'} to call {with_article(three)} {top}.",
         f"{sentence(with_article(three))[:-1]} is not {far}.",
     ]
-    return " ".join(rng.sample(facts, rng.choice((2, 3))))
+    return " ".join(rng.sample(facts, rng.choice((3, 4))))
 
 
 def _opposites(rng: random.Random, domain: Domain) -> str:
@@ -284,7 +284,7 @@ def _opposites(rng: random.Random, domain: Domain) -> str:
 
 def passages(rng: random.Random, domain: Domain) -> str:
     """One passage of prose on things, their kinds and their properties."""
-    (passage,) = rng.choices((_kinds, _entailments, _odd_words, _lore, _opposites), weights=(26, 36, 18, 13, 7))
+    (passage,) = rng.choices((_kinds, _entailments, _odd_words, _lore, _opposites), weights=(25, 34, 18, 16, 7))
     return passage(rng, domain)
 
 

@@ -238,8 +238,7 @@ def _two_sayings(rng: random.Random, domain: Domain) -> str:
             f"{about} {'said the same' if same else 'said different things'}",
             f"the meaning was {'the same' if same else 'different'}",
             f"{about} {'agreed' if same else 'did not agree'}",
-            f"was it the same? {'Yes, it was' if same else 'No, it was different'}",
-            f"that was {'the same' if same else 'different'}",
+            f"was it the same? {'Yes, it was the same' if same else 'No, it was different'}",
             f"so {names[1]} was {'right' if same else 'wrong'}",
             f"what was told last was {'true' if same else 'not true'} to the first",
         )
@@ -280,7 +279,7 @@ def _story(rng: random.Random, domain: Domain) -> str:
 
 def passages(rng: random.Random, domain: Domain) -> str:
     """One passage of prose in which something is told twice or more."""
-    (passage,) = rng.choices((_restated, _two_sayings, _three_sayings, _story), weights=(32, 45, 17, 6))
+    (passage,) = rng.choices((_restated, _two_sayings, _three_sayings, _story), weights=(38, 44, 14, 4))
     return passage(rng, domain)
 
 

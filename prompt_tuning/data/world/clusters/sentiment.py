@@ -206,11 +206,8 @@ def _verdict(rng: random.Random, domain: Domain, item: str, positive: bool, pers
     word = rng.choice(LEXICON[domain].good if positive else LEXICON[domain].bad)
     ends = [
         f"it was a {'good' if positive else 'bad'} review",
-        f"that review was {'positive' if positive else 'negative'}",
         f"the verdict was {'positive' if positive else 'negative'}",
         f"in other words, it was {word}",
-        f"in short, {'good' if positive else 'bad'}",
-        f"that was {'praise' if positive else 'blame'}",
     ]
     if person is not None:
         ends += [
@@ -272,7 +269,8 @@ def _glosses(rng: random.Random, domain: Domain) -> str:
         positive = rng.random() < 0.5
         phrase = _phrase(rng, LEXICON[domain], positive, PASSAGE_DENIALS)
         ends = ("good", "positive", "praise", "a happy word") if positive else ("bad", "negative", "blame", "an unhappy word")
-        parts.append(sentence(f"{phrase} is {rng.choice(ends)}"))
+        (end,) = rng.choices(ends, weights=(4, 4, 1, 1))
+        parts.append(sentence(f"{phrase} is {end}"))
     return " ".join(parts)
 
 
@@ -361,7 +359,7 @@ def _tavi(rng: random.Random, domain: Domain) -> str:
 
 def passages(rng: random.Random, domain: Domain) -> str:
     """One passage of prose about people and what they liked."""
-    kinds = {_reviews: 25, _short_verdicts: 17, _glosses: 12, _announced: 5, _comparison: 13, _feelings: 15, _story: 2, _tavi: 11}
+    kinds = {_reviews: 17, _short_verdicts: 25, _glosses: 24, _announced: 3, _comparison: 10, _feelings: 11, _story: 1, _tavi: 9}
     (kind,) = rng.choices(tuple(kinds), weights=tuple(kinds.values()))
     return kind(rng, domain)
 
