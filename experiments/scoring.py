@@ -18,7 +18,7 @@ def test_scores(experiment: Any, folder: pathlib.Path, source: Any, *, trained: 
     loaded = evaluate.load(experiment, workdir=str(folder) if trained else None, checkpoint="best" if trained else "base")
     settings = dataclasses.replace(experiment.evaluation, split="test", max_examples=None)
     vocabulary = experiment.vocabulary.load()
-    tasks = evaluation.task_examples(source, vocabulary, settings)
+    tasks = evaluation.task_examples(source, vocabulary, settings=settings, lengths=loaded.lengths)
     report = evaluation.evaluate(loaded.parts, tasks, settings=settings, lengths=loaded.lengths, vocabulary=vocabulary)
     folder.mkdir(parents=True, exist_ok=True)
     RunFolder(folder).write_json(f"test-{name}.json", {"score": report.score, "metrics": report.metrics})

@@ -128,11 +128,14 @@ def prefix_language_model(
     min_prefix_tokens: int = 1,
     max_prefix_tokens: int | None = None,
     max_continuation_tokens: int | None = None,
+    sentence_end_ids: tuple[int, ...] = (),
+    sentence_share: float = 0.0,
 ) -> dict[str, tf.Tensor]:
     """Splits `targets` at a random point: the prefix becomes `inputs`, the rest `targets`.
 
     The split is uniform over the prefixes of min_prefix_tokens (or all but one token, where the text is shorter) to length - 1 tokens that
-    leave prefix and continuation within their greatest lengths.
+    leave prefix and continuation within their greatest lengths; but with chance `sentence_share` it is uniform over those of these prefixes
+    that end a sentence, with one of `sentence_end_ids`, if there is any.
     """
     tokens = example["targets"]
     length = tf.shape(tokens)[0]
@@ -142,7 +145,16 @@ def prefix_language_model(
         low = tf.maximum(low, length - max_continuation_tokens)
     if max_prefix_tokens is not None:
         high = tf.minimum(high, max_prefix_tokens)
-    split = tf.random.stateless_uniform([], seed, minval=low, maxval=tf.maximum(high, low) + 1, dtype=tf.int32)
+    seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 3))
+    split = tf.random.stateless_uniform([], seeds[0], minval=low, maxval=tf.maximum(high, low) + 1, dtype=tf.int32)
+    if sentence_end_ids and sentence_share:
+        ends = tf.reduce_any(tokens[:, None] == tf.constant(sentence_end_ids, tokens.dtype)[None, :], axis=1)
+        prefixes = tf.range(1, length + 1)
+        whole = tf.boolean_mask(prefixes, ends & (prefixes >= low) & (prefixes <= high))
+        count = tf.size(whole)
+        drawn = tf.random.stateless_uniform([], seeds[1], maxval=tf.maximum(count, 1), dtype=tf.int32)
+        at_sentence = (count > 0) & (tf.random.stateless_uniform([], seeds[2]) < sentence_share)
+        split = tf.cond(at_sentence, lambda: whole[drawn], lambda: split)
     return {"inputs": tokens[:split], "targets": tokens[split:]}
 
 

@@ -31,6 +31,7 @@ class Pretraining:
       noise_density: share of the tokens in noise spans.
       mean_span_tokens: mean length of a noise span.
       min_prefix_tokens: shortest prefix of the language-model objective.
+      sentence_share: share of the language-model examples that are split after a sentence (`.`, `?` or `!`) rather than anywhere.
       text_files: further text, documents parted by blank lines; a document of a file follows a passage of the world with chance
         `file_share`.
       file_share: share of documents that come from the text files.
@@ -43,6 +44,7 @@ class Pretraining:
     noise_density: float = 0.15
     mean_span_tokens: float = 3.0
     min_prefix_tokens: int = 1
+    sentence_share: float = 0.0
     text_files: tuple[str, ...] = ()
     file_share: float = 0.5
     seed: int = 0
@@ -174,6 +176,13 @@ def _objective(
         dataset = objectives.join_and_split(dataset, tokens=tokens, separator=eos_id if settings.document_separator else None)
     if settings.objective == "span_corruption":
         return objectives.span_corruption(dataset, output_features=output_features, **noise)
+    vocabulary = output_features["targets"].vocabulary
     return objectives.prefix_language_model(
-        dataset, min_prefix_tokens=settings.min_prefix_tokens, max_prefix_tokens=input_length - 1, max_continuation_tokens=target_length - 1
+        dataset,
+        min_prefix_tokens=settings.min_prefix_tokens,
+        max_prefix_tokens=input_length - 1,
+        max_continuation_tokens=target_length - 1,
+        # A mark is the last token of a word that it ends.
+        sentence_end_ids=tuple(int(vocabulary.encode(f"a{mark}")[-1]) for mark in ".?!"),
+        sentence_share=settings.sentence_share,
     )
