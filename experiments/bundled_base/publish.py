@@ -49,7 +49,8 @@ def readme(name: str, runs: Sequence[pathlib.Path]) -> str:
         f"# {name}\n\nA T5 pretrained by this repository on the prose of the bundled task world "
         "(`prompt_tuning/data/world`), which holds no formatted task. Weights in bfloat16; `config.json` has the sizes: "
         f"{model['num_encoder_layers']} encoder and {model['num_decoder_layers']} decoder layers, width {model['d_model']}, "
-        f"vocabulary {model['vocab_size']}.\n\nHeld-out loss is nats per target token (EOS included) on 512 passages that training never drew.\n"
+        f"vocabulary {model['vocab_size']}.\n\n"
+        "Held-out loss is nats per target token (EOS included) on 512 passages that training never drew.\n"
     ]
     return "\n".join([*parts, *(_section(run) for run in runs)])
 
@@ -67,10 +68,10 @@ def _section(run: pathlib.Path) -> str:
     table = "\n".join(f"| {step} | {loss:.4f} |" for step, loss in shown)
     return (
         f"## {run.name}\n\n"
-        f"- objective {data['objective']}, documents split after a sentence in {data['sentence_share']:.0%}; passages of seed {data['seed']}; "
-        f"run seed {settings['seed']}\n"
-        f"- from {settings['base_checkpoint'] or 'random weights'}; {settings['train_steps']} steps of {settings['batch_size']} packed rows of "
-        f"{settings['input_length']}/{settings['target_length']} tokens; {time}\n"
+        f"- objective {data['objective']}, documents split after a sentence in {data.get('sentence_share', 0):.0%}; "
+        f"passages of seed {data['seed']}; run seed {settings['seed']}\n"
+        f"- from {settings['base_checkpoint'] or 'random weights'}; {settings['train_steps']} steps of {settings['batch_size']} packed rows "
+        f"of {settings['input_length']}/{settings['target_length']} tokens; {time}\n"
         f"- {optimizer['class'].rsplit('.', 1)[-1]}, learning rate {optimizer['learning_rate']}, schedule {settings['schedule']['kind']} "
         f"with {settings['schedule']['warmup_steps']} warm-up steps\n\n"
         f"| step | held-out loss |\n|---|---|\n{table}\n"
