@@ -67,7 +67,7 @@ def train_step(
     z_loss: float,
     label_smoothing: float,
 ) -> tuple[TrainState, dict[str, Array]]:
-    """One step on one batch: the new state and the metrics of the batch before it.
+    """One step on one batch: the new state, and what the weights before the step made of the batch.
 
     The loss is the mean over target tokens of the batch. Dropout draws from the seed and the step alone, so a resumed run draws the same.
     """
