@@ -1,0 +1,177 @@
+"""The step: what it changes, what its program holds, and how large it grows."""
+
+import collections
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from prompt_tuning import assembly, optimizers, trainable, training
+from prompt_tuning.data import features
+from prompt_tuning.errors import UserError
+from prompt_tuning.methods.full import Full
+from prompt_tuning.methods.prompt import Prompt, Uniform
+from prompt_tuning.models.t5 import T5
+from prompt_tuning.sharding import Mesh
+from tests.tiny_experiment import CONFIG, PROMPT, tiny_experiment
+
+# Sizes that occur nowhere else in the model, so that a contraction over rows or positions is known by its size.
+ROWS, SOURCE, TARGET = 5, 13, 7
+# Query, key, value, out and three of the gated feed-forward; the decoder attends twice.
+ENCODER_MATRICES, DECODER_MATRICES, HEAD = 7, 11, 1
+
+
+def numpy_copy(tree):
+    return jax.tree.map(lambda leaf: np.array(leaf), tree)
+
+
+@pytest.mark.parametrize("method", [PROMPT, Full(patterns=("decoder/.*",)), Full()], ids=["prompt", "decoder", "full"])
+def test_only_trainables_change_and_the_state_is_donated(method):
+    settings = tiny_experiment(method=method)
+    built = assembly.assemble(settings)
+    ready = training.trainer(settings, built)
+    frozen, tuned = numpy_copy(built.frozen), numpy_copy(built.tuned)
+    state = ready.state
+    with training.batches(settings, start_step=0) as batches:
+        for _ in range(3):
+            given = state
+            state, metrics = ready.step(state, built.frozen, training.on_devices(next(batches), built.mesh))
+            assert all(leaf.is_deleted() for leaf in jax.tree.leaves(given)), "the buffers of the old state are used again"
+            assert np.isfinite(float(metrics["loss"]))
+    jax.tree.map(np.testing.assert_array_equal, frozen, numpy_copy(built.frozen))
+    changed = {name: bool((before != after).any()) for (name, before), after in _pairs(tuned, state.tuned)}
+    # A table of relative positions has buckets that no pair of positions falls in, never none that one does.
+    assert all(changed.values()), [name for name, moved in changed.items() if not moved]
+    assert int(state.step) == 3
+
+
+def _pairs(before, after):
+    return zip(trainable.named(before).items(), trainable.named(numpy_copy(after)).values(), strict=True)
+
+
+@pytest.mark.parametrize(("method", "rate", "falls_to"), [(PROMPT, 0.3, 0.96), (Full(), 0.01, 0.3)], ids=["prompt", "full"])
+def test_the_loss_falls(method, rate, falls_to):
+    # Over a random base a prompt can do little more than shift the logits.
+    settings = tiny_experiment(method=method, optimizer=optimizers.AdamW(learning_rate=rate), train_steps=40)
+    built = assembly.assemble(settings)
+    ready = training.trainer(settings, built)
+    state, found = ready.state, []
+    with training.batches(settings, start_step=0) as batches:
+        for _ in range(settings.train_steps):
+            state, metrics = ready.step(state, built.frozen, training.on_devices(next(batches), built.mesh))
+            found.append(float(metrics["loss"]))
+    assert np.mean(found[-5:]) < falls_to * np.mean(found[:3])
+
+
+def test_a_batch_that_the_devices_cannot_share_out_is_refused():
+    built = assembly.assemble(tiny_experiment())
+    mesh = collections.namedtuple("Devices", "shape")({"data": 3})
+    with pytest.raises(UserError, match="multiple of the mesh's 3 data devices, got 4"):
+        training.trainer(tiny_experiment(mesh=Mesh(data=-1)), dataclasses.replace(built, mesh=mesh))
+
+
+# What the program holds, from shapes alone: nothing is compiled and no weight is made.
+
+
+def abstract_step(method, *, layers=2, **config_changes):
+    """The step as a function, with its arguments as shapes."""
+    config = dataclasses.replace(CONFIG, num_encoder_layers=layers, num_decoder_layers=layers, **config_changes)
+
+    def attached():
+        model = T5(config, nnx.Rngs(params=0))
+        method.attach(model, jax.random.key(0), vocabulary=None)
+        return model
+
+    graphdef, tuned, frozen = trainable.split(nnx.eval_shape(attached), method.trainable)
+    tuned, frozen = (nnx.to_pure_dict(state) for state in (tuned, frozen))
+    transform = training.optimizer(tiny_experiment(method=method, gradient_clip_norm=1.0))
+    state = training.TrainState(jax.ShapeDtypeStruct((), jnp.int32), tuned, jax.eval_shape(transform.init, tuned))
+    example = {"inputs": np.array([5, 6, 1]), "targets": np.array([7, 1])}
+    prompt = method.layout
+    batch = features.layout(
+        [example] * ROWS,
+        input_length=SOURCE - prompt.encoder_length,
+        target_length=TARGET - prompt.decoder_length,
+        prompt=prompt,
+    )
+    step = functools.partial(
+        training.train_step, graphdef=graphdef, transform=transform, seed=0, dropout_rate=0.1, z_loss=1e-4, label_smoothing=0.0
+    )
+    return step, (state, frozen, batch)
+
+
+def equations(jaxpr):
+    """Every equation of a program, those of its loops, branches and calls too."""
+    for equation in jaxpr.eqns:
+        yield equation
+        for value in equation.params.values():
+            for inner in value if isinstance(value, list | tuple) else [value]:
+                inner = getattr(inner, "jaxpr", inner)
+                if hasattr(inner, "eqns"):
+                    yield from equations(inner)
+
+
+def products(step, arguments):
+    """`(contracted sizes, result shape)` of every matrix product of a step."""
+    found = []
+    for equation in equations(jax.make_jaxpr(step)(*arguments).jaxpr):
+        if equation.primitive.name == "dot_general":
+            (left, _), _ = equation.params["dimension_numbers"]
+            sizes = tuple(equation.invars[0].aval.shape[axis] for axis in left)
+            found.append((sizes, equation.outvars[0].aval.shape))
+    return found
+
+
+def weight_gradients(step, arguments):
+    """The products that sum over rows of the batch: gradients of matrices."""
+    return [shape for sizes, shape in products(step, arguments) if ROWS in sizes]
+
+
+@pytest.mark.parametrize("remat", ["none", "full"])
+@pytest.mark.parametrize("stacks", ["encoder", "decoder", "both"])
+def test_the_prompt_step_holds_no_weight_gradient(stacks, remat):
+    step, arguments = abstract_step(Prompt(length=3, initializer=Uniform(), stacks=stacks), remat=remat)
+    assert len(products(step, arguments)) > 2 * (ENCODER_MATRICES + DECODER_MATRICES)  # They are found where they are.
+    assert weight_gradients(step, arguments) == []
+
+
+@pytest.mark.parametrize("remat", ["none", "full"])
+def test_the_full_step_holds_one_gradient_for_each_matrix(remat):
+    # A loop over layers stands once in the program.
+    found = weight_gradients(*abstract_step(Full(), remat=remat))
+    assert len(found) == ENCODER_MATRICES + DECODER_MATRICES + HEAD
+    width, inner, attended = CONFIG.d_model, CONFIG.d_ff, CONFIG.num_heads * CONFIG.d_kv
+    shapes = collections.Counter(tuple(sorted(shape)) for shape in found)
+    assert shapes == {(attended, width): 12, (width, inner): 6, (width, CONFIG.vocab_size): 1}
+
+
+def test_the_embedding_is_a_matrix_too_where_it_is_the_head():
+    assert len(weight_gradients(*abstract_step(Full(), tied=True))) == ENCODER_MATRICES + DECODER_MATRICES + HEAD
+    assert weight_gradients(*abstract_step(PROMPT, tied=True)) == []
+
+
+def test_patterns_take_the_gradients_of_what_they_name_alone():
+    assert len(weight_gradients(*abstract_step(Full(patterns=("decoder/.*",))))) == DECODER_MATRICES
+    assert len(weight_gradients(*abstract_step(Full(patterns=("encoder/layers/feed_forward/.*",))))) == 3
+
+
+@pytest.mark.parametrize("method", [PROMPT, Full()], ids=["prompt", "full"])
+def test_the_program_does_not_grow_with_depth_where_layers_are_scanned(method):
+    def size(layers, unroll):
+        step, arguments = abstract_step(method, layers=layers, unroll_layers=unroll)
+        return len(jax.jit(step).lower(*arguments).as_text().splitlines())
+
+    assert size(2, False) == size(8, False)
+    assert size(4, True) > size(2, True) + 100  # What is counted here does see depth.
+
+
+def test_equations_do_not_grow_with_depth():
+    counts = []
+    for layers in (2, 8):
+        step, arguments = abstract_step(PROMPT, layers=layers)
+        counts.append(sum(1 for _ in equations(jax.make_jaxpr(step)(*arguments).jaxpr)))
+    assert counts[0] == counts[1]
