@@ -222,7 +222,8 @@ COMMANDS = ["train", "evaluate", "infer", "inspect"]
 def test_help_imports_nothing_heavy(command):
     code = (
         "import runpy, sys\nsys.argv = ['x', '--help']\n"
-        f"try:\n    runpy.run_module('prompt_tuning.{command}', run_name='__main__')\nexcept SystemExit as stop:\n    assert not stop.code\n"
+        f"try:\n    runpy.run_module('prompt_tuning.{command}', run_name='__main__')\n"
+        "except SystemExit as stop:\n    assert not stop.code\n"
         "heavy = {'jax', 'flax', 'numpy', 'tensorflow', 'seqio', 'gin', 'matplotlib'} & set(sys.modules)\nassert not heavy, heavy\n"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
