@@ -113,6 +113,8 @@ def _experiment(workdir: pathlib.Path, condition: str, seed: int, *, steps: int 
     if instructed:
         bindings.append(f"INPUT_LENGTH = {_INSTRUCTION_LENGTH}")
     if condition == "instruction":
+        # Its own clusters are many: they are looked at once, at the end.
+        bindings += ["EVAL_STEPS = 0", "NUM_VALIDATION = 10"]
         bindings += ["TASKS = ()", f"HELD_OUT = {HELD_OUT}", "experiment.Experiment.save_base = True"]
     else:
         bindings.append(f"TASKS = {TARGETS}")
