@@ -1,4 +1,4 @@
-"""The one exception for what the user gave wrong."""
+"""What ends a command early: what the user gave wrong, and a signal to stop."""
 
 
 class UserError(Exception):
@@ -6,3 +6,7 @@ class UserError(Exception):
 
     The message says what is wrong, where, what was wanted, what came, and how to mend it.
     """
+
+
+class Interrupted(Exception):
+    """A run was asked to stop (SIGTERM), and has saved itself: the command says so and exits with status 143."""

@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from prompt_tuning import cli
-from prompt_tuning.errors import UserError
+from prompt_tuning.errors import Interrupted, UserError
 
 if TYPE_CHECKING:
     from prompt_tuning.experiment import Experiment
@@ -29,7 +29,7 @@ def run(experiment: "Experiment", flags: argparse.Namespace) -> None:
     finished = RunFolder(flags.workdir).results is not None
     try:
         results = training.train(experiment, flags.workdir, gin_config=flags.gin_config)
-    except training.Interrupted as stop:
+    except Interrupted as stop:
         print(stop, file=sys.stderr)
         sys.exit(143)
     best = results["best"]

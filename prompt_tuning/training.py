@@ -22,7 +22,7 @@ from flax import nnx
 
 from prompt_tuning import assembly, checkpoints, evaluation, interop, losses, optimizers, sharding, trainable
 from prompt_tuning.data import features, mixtures
-from prompt_tuning.errors import UserError
+from prompt_tuning.errors import Interrupted, UserError
 from prompt_tuning.experiment import Experiment, resolved
 from prompt_tuning.journal import Best, Journal
 from prompt_tuning.models.layers import Tunable
@@ -38,10 +38,6 @@ class TrainState(NamedTuple):
     step: Any
     tuned: dict[str, Any]
     optimizer_state: Any
-
-
-class Interrupted(Exception):
-    """The run was asked to stop (SIGTERM), and has saved itself."""
 
 
 def optimizer(experiment: Experiment) -> optax.GradientTransformation:

@@ -20,7 +20,7 @@ from typing import Any
 
 from experiments import scoring
 from prompt_tuning import cli, environment
-from prompt_tuning.errors import UserError
+from prompt_tuning.errors import Interrupted, UserError
 
 TARGETS = ("fact_town_choice", "fact_job_choice", "arithmetic_more")
 HELD_OUT = ("facts", "arithmetic")
@@ -52,6 +52,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except Interrupted as stop:
+        print(stop, file=sys.stderr)
+        sys.exit(143)
 
 
 def run(workdir: pathlib.Path, *, seeds: int, steps: int | None, model: str) -> None:
