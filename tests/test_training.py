@@ -16,7 +16,7 @@ import pytest
 from orbax.checkpoint import v1 as ocp
 
 from prompt_tuning import cli, experiment, interop, optimizers, run_folder, train, training
-from prompt_tuning.errors import UserError
+from prompt_tuning.errors import Interrupted, UserError
 from prompt_tuning.evaluation import Evaluation
 from prompt_tuning.methods.full import Full
 from tests import tiny_run
@@ -235,7 +235,7 @@ def whole_run(tmp_path_factory):
 def test_stopped_after_every_step_and_resumed_equals_never_interrupted(whole_run, name, tmp_path):
     settings, folder = whole_run(name)
     for step in range(1, settings.train_steps):
-        with at_batch(1, terminate), pytest.raises(training.Interrupted, match=f"saved at step {step} of 5"):
+        with at_batch(1, terminate), pytest.raises(Interrupted, match=f"saved at step {step} of 5"):
             training.train(settings, str(tmp_path / "run"))
         assert max(checkpoint_steps(tmp_path / "run")) == step
         assert {row["step"] for row in metrics(tmp_path / "run")} == set(range(1, step + 1))
@@ -278,7 +278,7 @@ def test_a_run_is_not_resumed_on_another_base(tmp_path):
     base, run = tmp_path / "base", tmp_path / "run"
     settings = tiny_experiment(base_checkpoint=str(base), allow_random_base=False)
     interop.save_base(base, tiny.random_values(CONFIG, seed=1), CONFIG, dtype="float32")
-    with at_batch(1, terminate), pytest.raises(training.Interrupted):
+    with at_batch(1, terminate), pytest.raises(Interrupted):
         training.train(settings, str(run))
     interop.save_base(base, tiny.random_values(CONFIG, seed=2), CONFIG, dtype="float32")
     kept = contents(run / "checkpoints")
