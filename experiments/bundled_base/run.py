@@ -118,7 +118,7 @@ def fitted_baselines(texts: dict[str, list[str]], labels: dict[str, list[Any]]) 
 
     guess = collections.Counter(labels["train"]).most_common(1)[0][0]
     majority = statistics.mean(label == guess for label in labels["test"])
-    model = make_pipeline(CountVectorizer(lowercase=False, token_pattern=r"\S+"), LogisticRegression(max_iter=1000))
+    model = make_pipeline(CountVectorizer(lowercase=False, token_pattern=r"\w+"), LogisticRegression(max_iter=1000))
     return majority, float(model.fit(texts["train"], labels["train"]).score(texts["test"], labels["test"]))
 
 
