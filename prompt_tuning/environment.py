@@ -23,8 +23,10 @@ def settle() -> None:
 
 
 def keep_memory() -> None:
-    """Lets glibc keep freed memory. XLA on a CPU takes its temporaries afresh each step, and giving them back costs a fifth of the step or
-    more."""
+    """Lets glibc keep freed memory.
+
+    XLA on a CPU takes its temporaries afresh each step; giving them back cost a tenth to a quarter of a pretraining step of `t5_mini`.
+    """
     if not sys.platform.startswith("linux") or os.environ.get("JAX_PLATFORMS", "cpu") != "cpu":
         return
     with contextlib.suppress(OSError, AttributeError):  # Another C library: nothing to settle.
