@@ -8,7 +8,7 @@ nothing:
 
 | socket | called as | gives |
 |---|---|---|
-| `Linear.delta` | `delta(x_BSI)` | `[B, S, O]`, added to the product (LoRA) |
+| `Linear.delta` | `delta(x_BSI, y_BSO, kernel_IO, key=key)` | `[B, S, O]`, what becomes of the product y (LoRA) |
 | `Attention.prefix` | `prefix()` | keys and values `[H, P, K]`, put before the sequence with relative bias zero |
 | `Attention.k_scale`, `v_scale` | `scale()` | `[H * K]` (IA3) |
 | `Mlp.scale` | `scale()` | `[F]` (IA3) |
@@ -82,11 +82,11 @@ class Linear(nnx.Module):
         self.kernel = param(rngs, shape, std=std, axes=axes, dtype=dtype)
         self.delta: Socket = nnx.data(None)
 
-    def __call__(self, x_BSI: Array) -> Array:
-        """The product [B, S, O]."""
+    def __call__(self, x_BSI: Array, *, key: Array | None = None) -> Array:
+        """The product [B, S, O]; `key` turns the dropout of what is plugged in on."""
         y_BSO = product(x_BSI, self.kernel[...].astype(x_BSI.dtype))
         if self.delta is not None:
-            y_BSO = y_BSO + self.delta(x_BSI).astype(y_BSO.dtype)
+            y_BSO = self.delta(x_BSI, y_BSO, self.kernel[...], key=key).astype(y_BSO.dtype)
         return y_BSO
 
 
@@ -177,6 +177,11 @@ def dropout(x: Array, rate: float, key: Array | None) -> Array:
     return jnp.where(keep, x / (1.0 - rate), jnp.zeros((), x.dtype))
 
 
+def folded(key: Array | None, number: int) -> Array | None:
+    """A key of its own for one of several places that share `key`."""
+    return None if key is None else jax.random.fold_in(key, number)
+
+
 class Attention(nnx.Module):
     """Multi-head attention as in T5: no bias, and no scaling by the head width. Sockets: `prefix`, `k_scale`, `v_scale`."""
 
@@ -196,9 +201,9 @@ class Attention(nnx.Module):
         batch, length, inner = x_BSI.shape
         return x_BSI.reshape(batch, length, self.num_heads, inner // self.num_heads).transpose(0, 2, 1, 3)
 
-    def keys_values(self, x_BSD: Array) -> tuple[Array, Array]:
+    def keys_values(self, x_BSD: Array, key: Array | None = None) -> tuple[Array, Array]:
         """Keys and values [B, H, S, K] of a sequence, without the prefix."""
-        k, v = self.key(x_BSD), self.value(x_BSD)
+        k, v = self.key(x_BSD, key=folded(key, 1)), self.value(x_BSD, key=folded(key, 2))
         if self.k_scale is not None:
             k = k * jnp.broadcast_to(self.k_scale().astype(k.dtype), k.shape)
         if self.v_scale is not None:
@@ -212,12 +217,12 @@ class Attention(nnx.Module):
           x_BTD: what the queries are made of.
           keys_values: both [B, H, S, K].
           bias: float32, broadcastable to [B, H, T, S]: relative bias plus `MASKED` where attention is forbidden.
-          key: of the dropout on attention weights.
+          key: of the dropout on attention weights and in what is plugged in.
 
         Returns:
           y_BTD.
         """
-        q_BHTK = self._heads(self.query(x_BTD))
+        q_BHTK = self._heads(self.query(x_BTD, key=folded(key, 0)))
         k_BHSK, v_BHSK = keys_values
         if self.prefix is not None:
             k_BHSK, v_BHSK = (_before(own, seq) for own, seq in zip(self.prefix(), (k_BHSK, v_BHSK), strict=True))
@@ -228,7 +233,7 @@ class Attention(nnx.Module):
         weights_BHTS = dropout(weights_BHTS, self.dropout_rate, key)
         y_BHTK = jnp.einsum("bhts,bhsk->bhtk", weights_BHTS, v_BHSK, preferred_element_type=jnp.float32).astype(x_BTD.dtype)
         batch, heads, length, width = y_BHTK.shape
-        return self.out(y_BHTK.transpose(0, 2, 1, 3).reshape(batch, length, heads * width))
+        return self.out(y_BHTK.transpose(0, 2, 1, 3).reshape(batch, length, heads * width), key=folded(key, 3))
 
 
 def _before(prefix_HPK: Array, seq_BHSK: Array) -> Array:
@@ -248,10 +253,11 @@ class Mlp(nnx.Module):
 
     def __call__(self, x_BSD: Array, *, key: Array | None = None) -> Array:
         """The layer's output [B, S, D]; `key` turns dropout on the inner activation on."""
+        h_BSF = self.wi(x_BSD, key=folded(key, 0))
         if self.gate is None:
-            h_BSF = jax.nn.relu(self.wi(x_BSD))
+            h_BSF = jax.nn.relu(h_BSF)
         else:
-            h_BSF = jax.nn.gelu(self.gate(x_BSD), approximate=True) * self.wi(x_BSD)
+            h_BSF = jax.nn.gelu(self.gate(x_BSD, key=folded(key, 1)), approximate=True) * h_BSF
         if self.scale is not None:
             h_BSF = h_BSF * jnp.broadcast_to(self.scale().astype(h_BSF.dtype), h_BSF.shape)
-        return self.wo(dropout(h_BSF, self.dropout_rate, key))
+        return self.wo(dropout(h_BSF, self.dropout_rate, key), key=folded(key, 2))

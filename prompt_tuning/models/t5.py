@@ -103,11 +103,11 @@ class AttentionBlock(nnx.Module):
         self.dropout_rate = config.dropout_rate
         self.adapter: Socket = nnx.data(None)
 
-    def __call__(self, x_BTD: Array, keys_values: Callable[[Array], Any], bias: Array, *, key: Array | None) -> Array:
-        """Adds to x_BTD what it attends to; `keys_values` makes keys and values from the normed input."""
+    def __call__(self, x_BTD: Array, keys_values: Callable[[Array, Array | None], Any], bias: Array, *, key: Array | None) -> Array:
+        """Adds to x_BTD what it attends to; `keys_values` makes keys and values from the normed input and a dropout key."""
         attention_key, residual_key = _split(key, 2)
         y_BTD = self.norm(x_BTD)
-        y_BTD = self.attention(y_BTD, keys_values(y_BTD), bias, key=attention_key)
+        y_BTD = self.attention(y_BTD, keys_values(y_BTD, attention_key), bias, key=attention_key)
         if self.adapter is not None:
             y_BTD = self.adapter(y_BTD)
         return x_BTD + dropout(y_BTD, self.dropout_rate, residual_key)
@@ -253,7 +253,7 @@ class T5(nnx.Module):
             attend, cross = block.self_attention, block.cross_attention
             bias = shared_bias if attend.relative_bias is None else attend.relative_bias(positions, positions) + self_mask
             x_BTD = attend(x_BTD, attend.attention.keys_values, bias, key=self_key)
-            x_BTD = cross(x_BTD, lambda _: cross.attention.keys_values(encoded_BSD), cross_mask, key=cross_key)
+            x_BTD = cross(x_BTD, lambda _, key: cross.attention.keys_values(encoded_BSD, key), cross_mask, key=cross_key)
             return block.feed_forward(x_BTD, key=mlp_key), None
 
         x_BTD, _ = self._over_layers(layer, x_BTD, (stack.layers, self._keys(layers_key, stack)), stack)
@@ -296,13 +296,13 @@ class T5(nnx.Module):
             bias = shared_bias if attend.relative_bias is None else attend.relative_bias(positions, slots_L) + mask
             stored: list[Array] = []
 
-            def extended(normed_BTD: Array) -> list[Array]:
-                for new, old in zip(attend.attention.keys_values(normed_BTD), (keys, values), strict=True):
+            def extended(normed_BTD: Array, key: Array | None) -> list[Array]:
+                for new, old in zip(attend.attention.keys_values(normed_BTD, key), (keys, values), strict=True):
                     stored.append(jax.lax.dynamic_update_slice_in_dim(old, new, cache["filled"], axis=2))
                 return stored
 
             x_BTD = attend(x_BTD, extended, bias, key=None)
-            x_BTD = cross(x_BTD, lambda _: (cross_keys, cross_values), cache["cross_mask"], key=None)
+            x_BTD = cross(x_BTD, lambda *_: (cross_keys, cross_values), cache["cross_mask"], key=None)
             return block.feed_forward(x_BTD, key=None), (stored[0], stored[1])
 
         x_BTD = self.embed(tokens_BT, slots_BT, self.config.dtype)

@@ -1,0 +1,55 @@
+"""Where methods plug in: the modules of a model by name, and a key for each that depends on nothing else.
+
+A module of stacked layers is one site: its arrays have the layers in front, and so must the variables that are plugged into it.
+"""
+
+import re
+import zlib
+from collections.abc import Sequence
+from typing import TypeVar
+
+import jax
+from flax import nnx
+
+from prompt_tuning.errors import UserError
+from prompt_tuning.models.layers import Array, Linear
+
+Kind = TypeVar("Kind", bound=nnx.Module)
+
+
+def modules(model: nnx.Module, kind: type[Kind]) -> dict[str, Kind]:
+    """The modules of a kind by name ("/"-joined path), in the order of their names."""
+    found = {"/".join(map(str, path)): module for path, module in nnx.iter_modules(model) if isinstance(module, kind)}
+    return dict(sorted(found.items()))
+
+
+def linears(model: nnx.Module, targets: Sequence[str], *, where: str) -> dict[str, Linear]:
+    """The linear layers whose whole name one of the regular expressions `targets` matches.
+
+    `where` names the setting in messages. Raises UserError for a pattern that is none or matches no layer, and for a layer whose socket
+    another method has filled.
+    """
+    there = modules(model, Linear)
+    chosen: set[str] = set()
+    for pattern in targets:
+        try:
+            matched = {name for name in there if re.fullmatch(pattern, name)}
+        except re.error as error:
+            raise UserError(f"{where}: pattern {pattern!r} is not a regular expression: {error}") from error
+        if not matched:
+            some = ", ".join(list(there)[:3])
+            raise UserError(
+                f"{where}: pattern {pattern!r} matches no linear layer; wanted a regular expression for whole names such as {some}"
+            )
+        chosen |= matched
+    if not chosen:
+        raise UserError(f"{where} is empty; wanted regular expressions for names of linear layers, as in ('.*/(query|value)',)")
+    for name in sorted(chosen):
+        if there[name].delta is not None:
+            raise UserError(f"{where}: {name} already has a {type(there[name].delta).__name__}; choose other layers")
+    return {name: module for name, module in there.items() if name in chosen}
+
+
+def key_for(key: Array, name: str) -> Array:
+    """A key for what has this name: the same whatever else draws from `key`."""
+    return jax.random.fold_in(key, zlib.crc32(name.encode()))
