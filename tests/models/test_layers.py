@@ -17,8 +17,11 @@ def plain(x, kernel):
 def test_the_product_has_the_gradients_that_jax_derives(dtype, lead):
     rng = np.random.default_rng(0)
     x, kernel, weights = (jnp.asarray(rng.standard_normal(shape), dtype) for shape in ((*lead, 4), (4, 6), (*lead, 6)))
-    pairs = [jax.value_and_grad(lambda x, kernel: jnp.sum(f(x, kernel) * weights), (0, 1))(x, kernel) for f in (layers.product, plain)]
-    for ours, theirs in zip(*(jax.tree.leaves(pair) for pair in pairs), strict=True):
+
+    def sum_and_gradients(f):
+        return jax.tree.leaves(jax.value_and_grad(lambda x, kernel: jnp.sum(f(x, kernel) * weights), (0, 1))(x, kernel))
+
+    for ours, theirs in zip(sum_and_gradients(layers.product), sum_and_gradients(plain), strict=True):
         assert ours.dtype == theirs.dtype == dtype
         # Both sum in float32; the order of a sum of ten may differ, which bfloat16 may round to the next of its 256 steps.
         np.testing.assert_allclose(ours.astype("float32"), theirs.astype("float32"), rtol=1e-6 if dtype == "float32" else 8e-3, atol=1e-6)
