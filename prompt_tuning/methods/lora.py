@@ -113,7 +113,7 @@ class Lora:
         """Plugs a change into every target."""
         del vocabulary
         sources: Sources = {}
-        for name, linear in sites.linears(model, self.targets, where=f"{type(self).__name__}.targets").items():
+        for name, linear in sites.with_socket(model, "delta", self.targets, where=f"{type(self).__name__}.targets").items():
             *_, width_in, width_out = linear.kernel.shape
             if self.rank > min(width_in, width_out):
                 raise UserError(

@@ -6,13 +6,13 @@ A module of stacked layers is one site: its arrays have the layers in front, and
 import re
 import zlib
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 from flax import nnx
 
 from prompt_tuning.errors import UserError
-from prompt_tuning.models.layers import Array, Linear
+from prompt_tuning.models.layers import Array
 
 Kind = TypeVar("Kind", bound=nnx.Module)
 
@@ -23,13 +23,15 @@ def modules(model: nnx.Module, kind: type[Kind]) -> dict[str, Kind]:
     return dict(sorted(found.items()))
 
 
-def linears(model: nnx.Module, targets: Sequence[str], *, where: str) -> dict[str, Linear]:
-    """The linear layers whose whole name one of the regular expressions `targets` matches.
+def with_socket(model: nnx.Module, socket: str, targets: Sequence[str], *, where: str, beside: str | None = None) -> dict[str, Any]:
+    """The modules that have this socket and whose whole name one of the regular expressions `targets` matches.
 
-    `where` names the setting in messages. Raises UserError for a pattern that is none or matches no layer, and for a layer whose socket
-    another method has filled.
+    `beside` is one more attribute that they must have, and `where` names the setting in messages. Raises UserError for a pattern that is
+    none or matches no such module, and for a socket that another method has filled.
     """
-    there = modules(model, Linear)
+    there: dict[str, Any] = {
+        name: module for name, module in modules(model, nnx.Module).items() if hasattr(module, socket) and hasattr(module, beside or socket)
+    }
     chosen: set[str] = set()
     for pattern in targets:
         try:
@@ -37,17 +39,15 @@ def linears(model: nnx.Module, targets: Sequence[str], *, where: str) -> dict[st
         except re.error as error:
             raise UserError(f"{where}: pattern {pattern!r} is not a regular expression: {error}") from error
         if not matched:
-            some = ", ".join(list(there)[:3])
-            raise UserError(
-                f"{where}: pattern {pattern!r} matches no linear layer; wanted a regular expression for whole names such as {some}"
-            )
+            some = ", ".join(list(there)[:3]) or "none: this model has no such layer"
+            raise UserError(f"{where}: pattern {pattern!r} matches no layer with a place for it; wanted one for whole names such as {some}")
         chosen |= matched
     if not chosen:
-        raise UserError(f"{where} is empty; wanted regular expressions for names of linear layers, as in ('.*/(query|value)',)")
+        raise UserError(f"{where} is empty; wanted regular expressions for whole names such as {', '.join(list(there)[:3])}")
     for name in sorted(chosen):
-        if there[name].delta is not None:
-            raise UserError(f"{where}: {name} already has a {type(there[name].delta).__name__}; choose other layers")
-    return {name: module for name, module in there.items() if name in chosen}
+        if (held := getattr(there[name], socket)) is not None:
+            raise UserError(f"{where}: {name} already has a {type(held).__name__}; choose other layers")
+    return {name: there[name] for name in there if name in chosen}
 
 
 def key_for(key: Array, name: str) -> Array:
