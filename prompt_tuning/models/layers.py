@@ -12,7 +12,9 @@ nothing:
 | `Attention.prefix` | `prefix()` | keys and values `[H, P, K]`, put before the sequence with relative bias zero |
 | `Attention.k_scale`, `v_scale` | `scale()` | `[H * K]` (IA3) |
 | `Mlp.scale` | `scale()` | `[F]` (IA3) |
-| `adapter` of `AttentionBlock` and `MlpBlock` (t5.py) | `adapter(x_BSD)` | `[B, S, D]` |
+| `adapter` of `AttentionBlock` and `MlpBlock` (t5.py) | `adapter(y_BSD)` | `[B, S, D]`, what becomes of the sub-layer's output |
+| `parallel` of the same | `parallel(x_BSD)` | `[B, S, D]` of the sub-layer's normed input, added to its output |
+| `generator` of `Stack` (t5.py) | `generator(layers)` | the layers to run, with sockets filled by what all layers share |
 | `Embed.prompt` | `prompt()` | `[P, D]`, the rows that prompt slots name |
 
 Matrix products of bfloat16 operands accumulate in float32: on a CPU that is two to three times faster than a bfloat16 result, and nowhere

@@ -87,7 +87,7 @@ def _relative_bias(config: T5Config, rngs: nnx.Rngs, *, bidirectional: bool) -> 
 
 
 class AttentionBlock(nnx.Module):
-    """Norm, attention, residual. Socket: `adapter`."""
+    """Norm, attention, residual. Sockets: `adapter`, `parallel`."""
 
     def __init__(self, config: T5Config, rngs: nnx.Rngs, *, relative_bias: bool, bidirectional: bool = False):
         self.norm = RMSNorm(config.d_model, epsilon=config.layer_norm_epsilon, dtype=config.param_dtype)
@@ -102,19 +102,18 @@ class AttentionBlock(nnx.Module):
         self.relative_bias = _relative_bias(config, rngs, bidirectional=bidirectional) if relative_bias else nnx.data(None)
         self.dropout_rate = config.dropout_rate
         self.adapter: Socket = nnx.data(None)
+        self.parallel: Socket = nnx.data(None)
 
     def __call__(self, x_BTD: Array, keys_values: Callable[[Array, Array | None], Any], bias: Array, *, key: Array | None) -> Array:
         """Adds to x_BTD what it attends to; `keys_values` makes keys and values from the normed input and a dropout key."""
         attention_key, residual_key = _split(key, 2)
-        y_BTD = self.norm(x_BTD)
-        y_BTD = self.attention(y_BTD, keys_values(y_BTD, attention_key), bias, key=attention_key)
-        if self.adapter is not None:
-            y_BTD = self.adapter(y_BTD)
-        return x_BTD + dropout(y_BTD, self.dropout_rate, residual_key)
+        normed_BTD = self.norm(x_BTD)
+        y_BTD = self.attention(normed_BTD, keys_values(normed_BTD, attention_key), bias, key=attention_key)
+        return x_BTD + dropout(_adapted(self, normed_BTD, y_BTD), self.dropout_rate, residual_key)
 
 
 class MlpBlock(nnx.Module):
-    """Norm, feed-forward, residual. Socket: `adapter`."""
+    """Norm, feed-forward, residual. Sockets: `adapter`, `parallel`."""
 
     def __init__(self, config: T5Config, rngs: nnx.Rngs):
         self.norm = RMSNorm(config.d_model, epsilon=config.layer_norm_epsilon, dtype=config.param_dtype)
@@ -128,14 +127,20 @@ class MlpBlock(nnx.Module):
         )
         self.dropout_rate = config.dropout_rate
         self.adapter: Socket = nnx.data(None)
+        self.parallel: Socket = nnx.data(None)
 
     def __call__(self, x_BTD: Array, *, key: Array | None) -> Array:
         """Adds to x_BTD what the feed-forward layer makes of it."""
         inner_key, residual_key = _split(key, 2)
-        y_BTD = self.mlp(self.norm(x_BTD), key=inner_key)
-        if self.adapter is not None:
-            y_BTD = self.adapter(y_BTD)
-        return x_BTD + dropout(y_BTD, self.dropout_rate, residual_key)
+        normed_BTD = self.norm(x_BTD)
+        y_BTD = self.mlp(normed_BTD, key=inner_key)
+        return x_BTD + dropout(_adapted(self, normed_BTD, y_BTD), self.dropout_rate, residual_key)
+
+
+def _adapted(block: AttentionBlock | MlpBlock, normed_BTD: Array, y_BTD: Array) -> Array:
+    if block.adapter is not None:
+        y_BTD = block.adapter(y_BTD)
+    return y_BTD if block.parallel is None else y_BTD + block.parallel(normed_BTD)
 
 
 class EncoderLayer(nnx.Module):
@@ -156,7 +161,10 @@ class DecoderLayer(nnx.Module):
 
 
 class Stack(nnx.Module):
-    """N layers, their weights stacked on a leading axis, a relative bias (unless each layer has its own) and the final norm."""
+    """N layers, their weights stacked on a leading axis, a relative bias (unless each layer has its own) and the final norm.
+
+    Socket: `generator`.
+    """
 
     def __init__(
         self, config: T5Config, rngs: nnx.Rngs, layer: Callable[[T5Config, nnx.Rngs], nnx.Module], *, num_layers: int, bidirectional: bool
@@ -165,6 +173,11 @@ class Stack(nnx.Module):
         self.relative_bias = nnx.data(None) if config.per_layer_bias else _relative_bias(config, rngs, bidirectional=bidirectional)
         self.norm = RMSNorm(config.d_model, epsilon=config.layer_norm_epsilon, dtype=config.param_dtype)
         self.num_layers = num_layers
+        self.generator: Socket = nnx.data(None)
+
+    def filled(self) -> nnx.Module:
+        """The layers to run."""
+        return self.layers if self.generator is None else self.generator(self.layers)
 
 
 class T5(nnx.Module):
@@ -228,7 +241,7 @@ class T5(nnx.Module):
             x_BSD = attend(x_BSD, attend.attention.keys_values, bias, key=attention_key)
             return block.feed_forward(x_BSD, key=mlp_key), None
 
-        x_BSD, _ = self._over_layers(layer, x_BSD, (stack.layers, self._keys(layers_key, stack)), stack)
+        x_BSD, _ = self._over_layers(layer, x_BSD, (stack.filled(), self._keys(layers_key, stack)), stack)
         return dropout(stack.norm(x_BSD), self.config.dropout_rate, final_key)
 
     def decode(self, batch: Batch, encoded_BSD: Array, *, dropout_key: Array | None = None) -> Array:
@@ -256,7 +269,7 @@ class T5(nnx.Module):
             x_BTD = cross(x_BTD, lambda _, key: cross.attention.keys_values(encoded_BSD, key), cross_mask, key=cross_key)
             return block.feed_forward(x_BTD, key=mlp_key), None
 
-        x_BTD, _ = self._over_layers(layer, x_BTD, (stack.layers, self._keys(layers_key, stack)), stack)
+        x_BTD, _ = self._over_layers(layer, x_BTD, (stack.filled(), self._keys(layers_key, stack)), stack)
         return self._logits(dropout(stack.norm(x_BTD), self.config.dropout_rate, final_key))
 
     def init_cache(self, encoded_BSD: Array, encoder_segment_ids_BS: Array, *, length: int) -> dict[str, Array]:
@@ -306,7 +319,7 @@ class T5(nnx.Module):
             return block.feed_forward(x_BTD, key=None), (stored[0], stored[1])
 
         x_BTD = self.embed(tokens_BT, slots_BT, self.config.dtype)
-        scanned = (stack.layers, *(cache[name] for name in ("self_keys", "self_values", "cross_keys", "cross_values")))
+        scanned = (stack.filled(), *(cache[name] for name in ("self_keys", "self_values", "cross_keys", "cross_values")))
         x_BTD, (keys, values) = jax.lax.scan(layer, x_BTD, scanned, unroll=self._unroll(stack))
         cache = cache | {"self_keys": keys, "self_values": values, "filled": cache["filled"] + tokens_BT.shape[1]}
         return self._logits(stack.norm(x_BTD)), cache
