@@ -18,10 +18,10 @@ import safetensors.numpy
 from prompt_tuning import assets
 from prompt_tuning.errors import UserError
 from prompt_tuning.files import atomic_write
-from prompt_tuning.interop import huggingface, t5x
+from prompt_tuning.interop import decoders, huggingface, llama2c, t5x
 from prompt_tuning.interop.sources import Recipe, Source, check, fill, names_and_shapes
 
-_KINDS = "a folder with model.safetensors (ours or Hugging Face's), a .safetensors file, or a T5X checkpoint folder"
+_KINDS = "a folder with model.safetensors (ours or Hugging Face's), a .safetensors file, a T5X checkpoint folder, or a llama2.c .bin file"
 # Fields whose wrong value changes the results without changing any shape, and those whose value shapes tell less clearly.
 _NOT_COMPARED = ("dropout_rate", "dtype", "param_dtype", "unroll_layers", "remat", "tied")
 
@@ -57,8 +57,14 @@ def _plan(path: str, config: Any, abstract: Mapping[str, Any]) -> tuple[Source, 
     if found.is_dir() and (found / "checkpoint").is_file():
         source = t5x.open_checkpoint(found)
         return source, t5x.recipes(source, abstract), {}
+    if llama2c.is_llama2c(found):
+        _compare(stated_fields(path), config, str(found))
+        source = llama2c.open_model(found)
+        return source, *llama2c.recipes(source, abstract)
     source = _open_safetensors(found)
     _compare(stated_fields(path), config, source.where)
+    if decoders.is_huggingface(source.shapes):
+        return source, *decoders.recipes(source, abstract)
     if huggingface.is_huggingface(source.shapes):
         return source, *huggingface.recipes(source, abstract)
     return source, {name: Recipe((name,), {tuple(leaf.shape): np.asarray}) for name, leaf in abstract.items()}, {}
@@ -72,8 +78,10 @@ def _find(path: str) -> pathlib.Path:
 
 
 def stated_fields(path: str) -> dict[str, Any]:
-    """The fields of `T5Config` that the config.json beside a checkpoint states; empty where there is none."""
+    """The fields of the model's configuration that the config.json beside a checkpoint states; empty where there is none."""
     found = _find(path)
+    if llama2c.is_llama2c(found):
+        return llama2c.config_fields(found)
     file = (found if found.is_dir() else found.parent) / "config.json"
     if not file.is_file():
         return {}
@@ -83,7 +91,10 @@ def stated_fields(path: str) -> dict[str, Any]:
             raise ValueError(f"wanted an object, got {type(stated).__name__}")
     except ValueError as error:
         raise UserError(f"cannot read {file}: not JSON of a model's configuration ({error})") from error
-    return stated["model"] if isinstance(stated.get("model"), dict) else huggingface.config_fields(stated)
+    if isinstance(stated.get("model"), dict):
+        return stated["model"]
+    family = stated.get("model_type")
+    return decoders.config_fields(stated) if family in decoders.FAMILIES or family == "gemma3" else huggingface.config_fields(stated)
 
 
 def save_base(path: str | os.PathLike[str], params: Any, config: Any, *, dtype: str = "bfloat16") -> None:
@@ -114,7 +125,7 @@ def _compare(stated: Mapping[str, Any], config: Any, where: str) -> None:
         if field != "vocab_size" and mine != value:
             raise UserError(
                 f"the base is another architecture: config.json in {where} states {field} = {value}, the model has {mine}: "
-                f"set T5Config.{field} = {value}, or give another BASE_CHECKPOINT"
+                f"set {type(config).__name__}.{field} = {value}, or give another BASE_CHECKPOINT"
             )
 
 
