@@ -85,7 +85,7 @@ def to_huggingface(params: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     root = "transformer." if "positions" in params else "model."
     out: dict[str, np.ndarray] = {}
     fused: dict[str, list[np.ndarray]] = {}
-    for name in sorted(params, key=lambda name: [part in name for part in ("/key/", "/value/")]):
+    for name in sorted(params, key=lambda name: [part in name for part in ("/value/", "/key/")]):
         value = np.asarray(params[name])
         if name == "head/kernel":
             out["lm_head.weight"] = np.ascontiguousarray(value.T)
