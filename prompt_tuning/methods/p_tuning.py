@@ -60,20 +60,24 @@ class Encoded(nnx.Module):
         self.inputs = Tunable(rows_PD, axes=("prompt", "embed"))
         keys = iter(jax.random.split(key, 2 * lstm_layers + 3))
         widths_in = [width, *[2 * hidden] * lstm_layers][:lstm_layers]
-        self.forward = nnx.List([Direction(next(keys), wide, hidden) for wide in widths_in])
-        self.backward = nnx.List([Direction(next(keys), wide, hidden) for wide in widths_in])
+        self.forward = _numbered([Direction(next(keys), wide, hidden) for wide in widths_in])
+        self.backward = _numbered([Direction(next(keys), wide, hidden) for wide in widths_in])
         linear = [2 * hidden, 2 * hidden, width] if lstm_layers else [width, hidden, hidden, width]
-        self.linear = nnx.List([Affine(next(keys), *pair) for pair in itertools.pairwise(linear)])
+        self.linear = _numbered([Affine(next(keys), *pair) for pair in itertools.pairwise(linear)])
 
     def __call__(self) -> Array:
         """The rows [P, D]."""
         x = self.inputs[...]
-        for forward, backward in zip(self.forward, self.backward, strict=True):
-            x = jnp.concatenate([forward(x, reverse=False), backward(x, reverse=True)], axis=-1)
-        *hidden, last = self.linear
-        for layer in hidden:
-            x = jax.nn.relu(layer(x))
-        return last(x)
+        for i in range(len(self.forward)):
+            x = jnp.concatenate([self.forward[f"layer_{i}"](x, reverse=False), self.backward[f"layer_{i}"](x, reverse=True)], axis=-1)
+        for i in range(len(self.linear) - 1):
+            x = jax.nn.relu(self.linear[f"layer_{i}"](x))
+        return self.linear[f"layer_{len(self.linear) - 1}"](x)
+
+
+def _numbered(modules: list[Any]) -> nnx.Dict:
+    # A list's numbers are no part of a parameter's name, which is made of words.
+    return nnx.Dict({f"layer_{i}": module for i, module in enumerate(modules)})
 
 
 @dataclasses.dataclass(frozen=True)

@@ -38,12 +38,12 @@ def test_the_networks_of_p_tuning_are_pytorchs():
             lstm = torch.nn.LSTM(16, 3, num_layers=2, bidirectional=True)
             with torch.no_grad():
                 for layer in range(2):
-                    for suffix, ours in (("", prompt.forward[layer]), ("_reverse", prompt.backward[layer])):
+                    for suffix, ours in (("", prompt.forward[f"layer_{layer}"]), ("_reverse", prompt.backward[f"layer_{layer}"])):
                         for name, value in (("weight_ih", ours.wi), ("weight_hh", ours.wh), ("bias_ih", ours.bias)):
                             getattr(lstm, f"{name}_l{layer}{suffix}").copy_(torch.from_numpy(np.array(value[...]).T))
                         getattr(lstm, f"bias_hh_l{layer}{suffix}").zero_()
             x = lstm(x)[0]
-        layers = [copied(torch.nn.Linear(*ours.kernel.shape), ours) for ours in prompt.linear]
+        layers = [copied(torch.nn.Linear(*ours.kernel.shape), ours) for _, ours in sorted(prompt.linear.items())]
         for layer in layers[:-1]:
             x = torch.relu(layer(x))
         np.testing.assert_allclose(prompt(), layers[-1](x).detach().numpy(), rtol=1e-4, atol=1e-6)
