@@ -9,6 +9,7 @@ from flax import nnx
 from prompt_tuning import assets, checkpoints, interop, sharding, trainable
 from prompt_tuning.errors import UserError
 from prompt_tuning.experiment import Experiment
+from prompt_tuning.models.decoder import Decoder, DecoderConfig
 from prompt_tuning.models.t5 import T5, T5Config
 
 # Published embeddings are padded to a multiple of 128 rows: a vocabulary may be smaller by less than that.
@@ -38,9 +39,15 @@ class Assembly:
     mesh: jax.sharding.Mesh
 
 
-def abstract_base(config: T5Config) -> T5:
+def random_base(config: T5Config | DecoderConfig, *, seed: int) -> T5 | Decoder:
+    """The model of an architecture with random values."""
+    rngs = nnx.Rngs(params=seed)
+    return Decoder(config, rngs) if isinstance(config, DecoderConfig) else T5(config, rngs)
+
+
+def abstract_base(config: T5Config | DecoderConfig) -> T5 | Decoder:
     """The model's shapes, without values."""
-    return nnx.eval_shape(lambda: T5(config, nnx.Rngs(params=0)))
+    return nnx.eval_shape(lambda: random_base(config, seed=0))
 
 
 def audit(experiment: Experiment) -> tuple[trainable.Row, ...]:
@@ -52,9 +59,9 @@ def audit(experiment: Experiment) -> tuple[trainable.Row, ...]:
         sources = interop.base_sources(assets.resolve(experiment.base_checkpoint), experiment.model, _abstract_arrays(model))
     found: dict[str, str] = {}
 
-    def attached() -> T5:
+    def attached() -> T5 | Decoder:
         # Values are needed to trace, not to know the shapes: a fresh base stands in for the checkpoint.
-        fresh = T5(experiment.trained_model, nnx.Rngs(params=0))
+        fresh = random_base(experiment.trained_model, seed=0)
         found.update(experiment.method.attach(fresh, jax.random.key(0), vocabulary=vocabulary))
         return fresh
 
@@ -86,7 +93,7 @@ def assemble(experiment: Experiment) -> Assembly:
     model = abstract_base(config)
     if experiment.base_checkpoint is None:
         base_seed = int(jax.random.randint(base_key, (), 0, 2**31 - 1))
-        model = jax.jit(lambda: T5(config, nnx.Rngs(params=base_seed)))()
+        model = jax.jit(lambda: random_base(config, seed=base_seed))()
         sources = dict.fromkeys((name for name, _ in trainable.named_variables(model)), _RANDOM)
         source = f"{_RANDOM}, seed {experiment.seed}"
     else:

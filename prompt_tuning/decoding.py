@@ -1,23 +1,26 @@
 """Generation with a key/value cache: greedy, or sampled at a temperature.
 
-The encoder runs once; the decoder's start (the start token and any decoder prompt) is written into the cache in one step, then one token a
-step in a `jax.lax.while_loop` that stops when every row has ended. A row's tokens depend on that row alone, never on the rest of the batch.
+The encoder runs once (a decoder-only model reads the inputs into its cache); the decoder's start (the start token and any decoder prompt)
+is written into the cache in one step, then one token a step in a `jax.lax.while_loop` that stops when every row has ended. A row's tokens
+depend on that row alone, never on the rest of the batch.
 
 Axes: B batch, S source length, T target length, V vocabulary.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from prompt_tuning.data.features import EOS_ID, PAD_ID, START_ID
+from prompt_tuning.models.decoder import Decoder
 from prompt_tuning.models.t5 import T5
 
 
 def generate(
-    model: T5,
+    model: T5 | Decoder,
     batch: Mapping[str, jax.Array | np.ndarray],
     *,
     max_tokens: int,
@@ -41,13 +44,13 @@ def generate(
     assert max_tokens >= 1, max_tokens
     rows = batch["encoder_input_tokens"].shape[0]
     start_BT = jnp.asarray(batch.get("decoder_start_tokens", np.full((rows, 1), START_ID, np.int32)))
-    encoded_BSD = model.encode(
+    encoded: Any = model.encode(
         jnp.asarray(batch["encoder_input_tokens"]),
         slots_BS=_optional(batch, "encoder_prompt_slots"),
         segment_ids_BS=jnp.asarray(batch["encoder_segment_ids"]),
     )
     # The last generated token is never read again, so the cache needs no place for it.
-    cache = model.init_cache(encoded_BSD, jnp.asarray(batch["encoder_segment_ids"]), length=start_BT.shape[1] + max_tokens - 1)
+    cache = model.init_cache(encoded, jnp.asarray(batch["encoder_segment_ids"]), length=start_BT.shape[1] + max_tokens - 1)
     logits_BTV, cache = model.decode_step(start_BT, cache, slots_BT=_optional(batch, "decoder_start_slots"))
 
     def choose(logits_BV: jax.Array, step: jax.Array) -> jax.Array:
@@ -76,7 +79,7 @@ def generate(
 
 def take_rows(cache: dict[str, jax.Array], rows_R: jax.Array) -> dict[str, jax.Array]:
     """A cache whose row r is row `rows_R[r]` of the given one: several continuations of one input share what the encoder gave."""
-    batch_axis = {"filled": None, "cross_mask": 0}
+    batch_axis = {"filled": None, "cross_mask": 0, "positions": 0, "lengths": 0}
     taken = {}
     for name, value in cache.items():
         axis = batch_axis.get(name, 1)

@@ -10,6 +10,7 @@ from prompt_tuning.data.vocabularies import Vocabulary
 from prompt_tuning.errors import UserError
 from prompt_tuning.evaluation import Evaluation
 from prompt_tuning.methods.base import Method
+from prompt_tuning.models.decoder_layers import DecoderConfig
 from prompt_tuning.models.t5 import T5Config
 from prompt_tuning.optimizers import Adafactor, AdamW, Schedule
 from prompt_tuning.sharding import Mesh
@@ -51,7 +52,7 @@ class Experiment:
       save_base: write the tuned base as `base/` at the end, for runs that continue from it (model tuning only).
     """
 
-    model: T5Config
+    model: T5Config | DecoderConfig
     vocabulary: Vocabulary
     method: Method
     data: Source
@@ -104,7 +105,7 @@ class Experiment:
             )
 
     @property
-    def trained_model(self) -> T5Config:
+    def trained_model(self) -> T5Config | DecoderConfig:
         """The architecture with this run's dropout."""
         return dataclasses.replace(self.model, dropout_rate=self.dropout_rate)
 
