@@ -1,20 +1,19 @@
-"""Weights and configurations of Hugging Face's decoder-only models: GPT-2, Llama, Mistral, Qwen 2 and 3, Gemma 1 to 3 (text).
+"""Weights of Hugging Face's decoder-only models: GPT-2, Llama, Mistral, Qwen 2, 3, Gemma 1 to 3 (text), DeepSeek-V2, V3.
 
 All but GPT-2 share one table of names; what a family has beyond it (biases, norms of queries and keys, norms after a block) shows in the
 names of our parameters. Linear layers hold [out, in] where ours hold [in, out], but GPT-2's, which hold [in, out] and keep the products
-for query, key and value in one array [D, 3 D].
+for query, key and value in one array [D, 3 D]. DeepSeek's rotated coordinates 2i and 2i + 1 turn together, where ours are i and i + R/2.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from prompt_tuning.errors import UserError
-from prompt_tuning.interop.sources import Convert, Recipe, Shape, Source
+from prompt_tuning.interop.sources import Convert, Recipe, Shape, Source, is_layered
 
-_LAYERS = "decoder/layers/"
 _PARTS = ("query", "key", "value")  # In the order of GPT-2's c_attn.
 
 _LLAMA = {
@@ -34,6 +33,24 @@ _POST_NORMS = {
     "self_attention/post_norm": "post_attention_layernorm",
     "feed_forward/norm": "pre_feedforward_layernorm",
     "feed_forward/post_norm": "post_feedforward_layernorm",
+}
+_LATENT = {
+    "self_attention/attention/query_down": "self_attn.q_a_proj",
+    "self_attention/attention/query_norm": "self_attn.q_a_layernorm",
+    "self_attention/attention/down": "self_attn.kv_a_proj_with_mqa",
+    "self_attention/attention/latent_norm": "self_attn.kv_a_layernorm",
+    "self_attention/attention/up": "self_attn.kv_b_proj",
+    "feed_forward/mlp/shared/gate": "mlp.shared_experts.gate_proj",
+    "feed_forward/mlp/shared/wi": "mlp.shared_experts.up_proj",
+    "feed_forward/mlp/shared/wo": "mlp.shared_experts.down_proj",
+}
+# Arrays of the mixture: {e} is the expert.
+_EXPERTS = {
+    "feed_forward/mlp/router": "mlp.gate.weight",
+    "feed_forward/mlp/router_bias": "mlp.gate.e_score_correction_bias",
+    "feed_forward/mlp/gate": "mlp.experts.{e}.gate_proj.weight",
+    "feed_forward/mlp/wi": "mlp.experts.{e}.up_proj.weight",
+    "feed_forward/mlp/wo": "mlp.experts.{e}.down_proj.weight",
 }
 _GPT2 = {
     "self_attention/norm": "ln_1",
@@ -69,9 +86,15 @@ def recipes(source: Source, abstract: Mapping[str, Any]) -> tuple[dict[str, Reci
             made[name] = Recipe((head,), {shape[::-1]: np.transpose})
             continue
         theirs = _their_name(name, abstract)
-        if name.startswith(_LAYERS):
-            entries = tuple(f"{root}{theirs.format(i)}" for i in range(shape[0]))
-            made[name] = Recipe(entries, _accepts(name, theirs, shape[1:]), per_layer=True, label=f"{root}{theirs.format('*')}")
+        if is_layered(name):
+            places, first = range(shape[0]), _first_layer(name, abstract)
+            label = f"{root}{theirs.format('*', e='*')}"
+            if "{e}" in theirs:
+                entries = tuple(root + theirs.format(i + first, e=e) for i in places for e in range(shape[1]))
+                made[name] = Recipe(entries, {shape[:1:-1]: np.transpose}, per_layer=True, label=label)
+                continue
+            entries = tuple(root + theirs.format(i + first) for i in places)
+            made[name] = Recipe(entries, _accepts(name, theirs, shape[1:], abstract), per_layer=True, label=label)
         else:
             made[name] = Recipe((root + theirs,), {shape: np.asarray})
     return made, copies
@@ -91,15 +114,18 @@ def to_huggingface(params: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
             out["lm_head.weight"] = np.ascontiguousarray(value.T)
             continue
         theirs = _their_name(name, params)
-        if not name.startswith(_LAYERS):
+        if not is_layered(name):
             out[root + theirs] = np.ascontiguousarray(value)
             continue
-        for i, part in enumerate(value):
-            entry = root + theirs.format(i)
-            if ".c_attn." in entry:
+        for i, part in enumerate(value, start=_first_layer(name, params)):
+            entry = root + theirs.format(i, e="{e}")
+            part = _rotary(name, part, params, _paired)
+            if "{e}" in entry:
+                out |= {entry.format(e=e): np.ascontiguousarray(own.T) for e, own in enumerate(part)}
+            elif ".c_attn." in entry:
                 fused.setdefault(entry, []).append(part)
             else:
-                out[entry] = np.ascontiguousarray(part.T if name.endswith("/kernel") and root == "model." else part)
+                out[entry] = np.ascontiguousarray(part.T if _is_turned(name) and root == "model." else part)
     return out | {entry: np.concatenate(parts, axis=-1) for entry, parts in fused.items()}
 
 
@@ -113,200 +139,62 @@ def _their_name(name: str, names: Mapping[str, Any]) -> str:
     )
     if name in tops:
         return tops[name]
-    table = _GPT2 if gpt2 else _LLAMA | (_POST_NORMS if f"{_LAYERS}feed_forward/post_norm/scale" in names else {})
-    module, _, leaf = name.removeprefix(_LAYERS).rpartition("/")
-    if not name.startswith(_LAYERS) or module not in table:
+    table = _GPT2 if gpt2 else _LLAMA
+    if "decoder/layers/feed_forward/post_norm/scale" in names:
+        table = table | _POST_NORMS
+    if "decoder/layers/self_attention/attention/down/kernel" in names:
+        table = table | _LATENT
+        if "decoder/layers/self_attention/attention/query_down/kernel" in names:
+            table = table | {"self_attention/attention/query": "self_attn.q_b_proj"}
+    place = name.split("/layers/")[-1]
+    layer = "h.{}." if gpt2 else "layers.{}."
+    if is_layered(name) and place in _EXPERTS:
+        return layer + _EXPERTS[place]
+    module, _, leaf = place.rpartition("/")
+    if not is_layered(name) or module not in table:
         raise UserError(f"the parameter {name} has no place in Hugging Face's decoders: load the base before a method adds to it")
-    return f"{'h' if gpt2 else 'layers'}.{{}}.{table[module]}.{'bias' if leaf == 'bias' else 'weight'}"
+    return f"{layer}{table[module]}.{'bias' if leaf == 'bias' else 'weight'}"
 
 
-def _accepts(name: str, theirs: str, shape: Shape) -> dict[Shape, Convert]:
+def _first_layer(name: str, names: Mapping[str, Any]) -> int:
+    """The number of the first layer of a parameter's stack: "decoder" follows "first" where there is one."""
+    before = names.get("first/layers/self_attention/norm/scale")
+    return 0 if before is None or name.startswith("first/") else int(before.shape[0])
+
+
+def _is_turned(name: str) -> bool:
+    return name.endswith(("/kernel", "/router"))
+
+
+def _accepts(name: str, theirs: str, shape: Shape, names: Mapping[str, Any]) -> dict[Shape, Convert]:
     if ".c_attn." in theirs:
         place, width = _PARTS.index(name.split("/")[-2]), shape[-1]
         return {(*shape[:-1], 3 * width): lambda value: value[..., place * width : (place + 1) * width]}
-    if name.endswith("/kernel") and theirs.startswith("layers"):
-        return {shape[::-1]: np.transpose}
-    return {shape: np.asarray}
+    if _is_turned(name) and theirs.startswith("layers"):
+        return {shape[::-1]: lambda value: _rotary(name, value.T, names, _halved)}
+    return {shape: lambda value: _rotary(name, value, names, _halved)}
 
 
-def config_fields(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of `DecoderConfig` that a Hugging Face config.json states, by its `model_type`.
-
-    Raises UserError for a family that is not known, and for a setting of a known one that this model does not have.
-    """
-    if isinstance(config.get("text_config"), dict):
-        config = {"model_type": "gemma3_text", "tie_word_embeddings": True} | config["text_config"]
-    family = config.get("model_type")
-    if family not in FAMILIES:
-        raise UserError(f"config.json: model_type {family!r} is not known; wanted one of {sorted(FAMILIES)}")
-    return FAMILIES[family](config)
-
-
-def _gpt2(config: Mapping[str, Any]) -> dict[str, Any]:
-    for name in ("scale_attn_by_inverse_layer_idx", "reorder_and_upcast_attn", "add_cross_attention"):
-        if config.get(name):
-            raise UserError(f"config.json: {name} = true is not supported; wanted a plain GPT-2")
-    width, heads = config.get("n_embd", 768), config.get("n_head", 12)
-    return {
-        "vocab_size": config.get("vocab_size", 50257),
-        "d_model": width,
-        "d_ff": config.get("n_inner") or 4 * width,
-        "num_layers": config.get("n_layer", 12),
-        "num_heads": heads,
-        "num_kv_heads": heads,
-        "head_width": width // heads,
-        "norm": "layer",
-        "norm_epsilon": config.get("layer_norm_epsilon", 1e-5),
-        "activation": _activation(config.get("activation_function", "gelu_new")),
-        "gated": False,
-        "qkv_bias": True,
-        "out_bias": True,
-        "mlp_bias": True,
-        "positions": "learned",
-        "max_positions": config.get("n_positions", 1024),
-        "attention_scale": None if config.get("scale_attn_weights", True) else 1.0,
-        "tied": config.get("tie_word_embeddings", True),
-    }
+def _rotary(name: str, value: np.ndarray, names: Mapping[str, Any], reordered: Convert) -> np.ndarray:
+    """A parameter of latent attention with its rotated output coordinates in another order; any other parameter as it is."""
+    module = name.rpartition("/")[0]
+    attention, _, which = module.rpartition("/")
+    if f"{attention}/down/kernel" not in names or which not in ("query", "down"):
+        return value
+    latent = names[f"{attention}/latent_norm/scale"].shape[-1]
+    rotated = names[f"{attention}/down/kernel"].shape[-1] - latent
+    heads = 1
+    if which == "query":
+        plain = names[f"{attention}/up/kernel"].shape[-1] - names[f"{attention}/out/kernel"].shape[-2]
+        heads = (value.shape[-1] - plain) // rotated
+    by_head = value.reshape(*value.shape[:-1], heads, -1)
+    kept, turned = by_head[..., :-rotated], by_head[..., -rotated:]
+    return np.concatenate([kept, reordered(turned)], axis=-1).reshape(value.shape)
 
 
-def _common(config: Mapping[str, Any], **defaults: Any) -> dict[str, Any]:
-    config = defaults | {key: value for key, value in config.items() if value is not None}
-    width, heads = config["hidden_size"], config["num_attention_heads"]
-    return {
-        "vocab_size": config["vocab_size"],
-        "d_model": width,
-        "d_ff": config["intermediate_size"],
-        "num_layers": config["num_hidden_layers"],
-        "num_heads": heads,
-        "num_kv_heads": config.get("num_key_value_heads", heads),
-        "head_width": config.get("head_dim", width // heads),
-        "norm_epsilon": config.get("rms_norm_eps", 1e-6),
-        "activation": _activation(config.get("hidden_activation", config.get("hidden_act", "silu"))),
-        "tied": config.get("tie_word_embeddings", False),
-    } | _rope(config)
+def _halved(pairs: np.ndarray) -> np.ndarray:
+    return np.concatenate([pairs[..., 0::2], pairs[..., 1::2]], axis=-1)
 
 
-def _llama(config: Mapping[str, Any]) -> dict[str, Any]:
-    bias = config.get("attention_bias", False)
-    return _common(config) | {"qkv_bias": bias, "out_bias": bias, "mlp_bias": config.get("mlp_bias", False)}
-
-
-def _mistral(config: Mapping[str, Any]) -> dict[str, Any]:
-    # Where a release gives no window key, their default is 4,096; null is none.
-    return _common(config) | _windows(config.get("sliding_window", 4096), "L")
-
-
-def _qwen2(config: Mapping[str, Any]) -> dict[str, Any]:
-    return _common(config) | {"qkv_bias": True} | _qwen_windows(config)
-
-
-def _qwen3(config: Mapping[str, Any]) -> dict[str, Any]:
-    bias = config.get("attention_bias", False)
-    return _common(config, head_dim=128) | {"qk_norm": True, "qkv_bias": bias, "out_bias": bias} | _qwen_windows(config)
-
-
-def _qwen_windows(config: Mapping[str, Any]) -> dict[str, Any]:
-    if not config.get("use_sliding_window"):
-        return {}
-    depth = config["num_hidden_layers"]
-    first = min(config.get("max_window_layers", depth), depth)
-    return _windows(config.get("sliding_window"), _kinds(config) or "G" * first + "L" * (depth - first))
-
-
-def _gemma(config: Mapping[str, Any], **defaults: Any) -> dict[str, Any]:
-    # The first release says "gelu" and was trained with the tanh formula, which their library takes whatever the file says.
-    plain = {key: value for key, value in config.items() if key != "hidden_act"}
-    defaults = {"head_dim": 256, "hidden_activation": "gelu_pytorch_tanh", "tie_word_embeddings": True} | defaults
-    bias = config.get("attention_bias", False)
-    return _common(plain, **defaults) | {"norm_plus_one": True, "scaled_embedding": True, "qkv_bias": bias, "out_bias": bias}
-
-
-def _gemma2(config: Mapping[str, Any]) -> dict[str, Any]:
-    return (
-        _gemma(config)
-        | _windows(config.get("sliding_window", 4096), _kinds(config) or "LG")
-        | {
-            "post_norms": True,
-            "attention_scale": config.get("query_pre_attn_scalar", 256) ** -0.5,
-            "attention_cap": config.get("attn_logit_softcapping", 50.0),
-            "logit_cap": config.get("final_logit_softcapping", 30.0),
-        }
-    )
-
-
-def _gemma3(config: Mapping[str, Any]) -> dict[str, Any]:
-    if config.get("use_bidirectional_attention"):
-        raise UserError("config.json: use_bidirectional_attention = true is not supported; wanted a causal Gemma 3")
-    pattern = config.get("sliding_window_pattern") or 6
-    # What the published files leave to their library's defaults.
-    sizes = {"vocab_size": 262208, "num_attention_heads": 8, "num_key_value_heads": 4, "rope_theta": 1e6}
-    return (
-        _gemma(config, **sizes)
-        | _windows(config.get("sliding_window", 4096), _kinds(config) or "L" * (pattern - 1) + "G")
-        | {
-            "post_norms": True,
-            "qk_norm": True,
-            "attention_scale": config.get("query_pre_attn_scalar", 256) ** -0.5,
-            "attention_cap": config.get("attn_logit_softcapping"),
-            "logit_cap": config.get("final_logit_softcapping"),
-            "local_rope_base": _local_base(config),
-        }
-    )
-
-
-FAMILIES: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
-    "gpt2": _gpt2,
-    "llama": _llama,
-    "mistral": _mistral,
-    "qwen2": _qwen2,
-    "qwen3": _qwen3,
-    "gemma": _gemma,
-    "gemma2": _gemma2,
-    "gemma3_text": _gemma3,
-}
-
-
-def _activation(name: str) -> str:
-    known = {"silu": "silu", "swish": "silu", "gelu_new": "gelu", "gelu_pytorch_tanh": "gelu"}
-    if name not in known:
-        raise UserError(f"config.json: activation {name!r} is not supported; wanted one of {sorted(known)}")
-    return known[name]
-
-
-def _windows(window: int | None, kinds: str) -> dict[str, Any]:
-    """The fields of a window; the letters of the layers in their shortest form."""
-    if window is None or "L" not in kinds:
-        return {}
-    shortest = next(kinds[:n] for n in range(1, len(kinds) + 1) if (kinds[:n] * len(kinds)).startswith(kinds))
-    return {"window": window, "layer_kinds": shortest}
-
-
-def _kinds(config: Mapping[str, Any]) -> str:
-    letters = {"full_attention": "G", "sliding_attention": "L"}
-    types = config.get("layer_types") or ()
-    if unknown := sorted(set(types) - set(letters)):
-        raise UserError(f"config.json: layer type {unknown[0]!r} is not supported; wanted one of {sorted(letters)}")
-    return "".join(letters[each] for each in types)
-
-
-def _rope(config: Mapping[str, Any]) -> dict[str, Any]:
-    """From `rope_parameters` of later releases, or `rope_theta` and `rope_scaling` of earlier ones."""
-    stated = dict(config.get("rope_parameters") or config.get("rope_scaling") or {})
-    stated = dict(stated.get("full_attention", stated))
-    scaling = stated.get("rope_type", stated.get("type", "default"))
-    fields = {"rope_base": float(stated.get("rope_theta", config.get("rope_theta", 10000.0)))}
-    if scaling == "default":
-        return fields
-    if scaling not in ("linear", "llama3") or stated.get("partial_rotary_factor", 1.0) != 1.0:
-        raise UserError(f"config.json: rotary scaling {scaling!r} is not supported; wanted 'default', 'linear' or 'llama3'")
-    fields |= {"rope_scaling": scaling, "rope_factor": float(stated["factor"])}
-    if scaling == "llama3":
-        fields["rope_low_factor"] = float(stated["low_freq_factor"])
-        fields["rope_high_factor"] = float(stated["high_freq_factor"])
-        fields["rope_original_length"] = stated["original_max_position_embeddings"]
-    return fields
-
-
-def _local_base(config: Mapping[str, Any]) -> float:
-    stated = (config.get("rope_parameters") or {}).get("sliding_attention", {})
-    return float(stated.get("rope_theta", config.get("rope_local_base_freq", 10000.0)))
+def _paired(halves: np.ndarray) -> np.ndarray:
+    return np.stack(np.split(halves, 2, axis=-1), axis=-1).reshape(halves.shape)

@@ -18,7 +18,7 @@ import safetensors.numpy
 from prompt_tuning import assets
 from prompt_tuning.errors import UserError
 from prompt_tuning.files import atomic_write
-from prompt_tuning.interop import decoders, huggingface, llama2c, t5x
+from prompt_tuning.interop import decoder_configs, decoders, huggingface, llama2c, t5x
 from prompt_tuning.interop.sources import Recipe, Source, check, fill, names_and_shapes
 
 _KINDS = "a folder with model.safetensors (ours or Hugging Face's), a .safetensors file, a T5X checkpoint folder, or a llama2.c .bin file"
@@ -94,7 +94,11 @@ def stated_fields(path: str) -> dict[str, Any]:
     if isinstance(stated.get("model"), dict):
         return stated["model"]
     family = stated.get("model_type")
-    return decoders.config_fields(stated) if family in decoders.FAMILIES or family == "gemma3" else huggingface.config_fields(stated)
+    return (
+        decoder_configs.config_fields(stated)
+        if family in decoder_configs.FAMILIES or family == "gemma3"
+        else huggingface.config_fields(stated)
+    )
 
 
 def save_base(path: str | os.PathLike[str], params: Any, config: Any, *, dtype: str = "bfloat16") -> None:

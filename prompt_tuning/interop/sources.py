@@ -40,9 +40,9 @@ class Recipe:
     """How a parameter comes from entries.
 
     Attributes:
-      entries: names; one, or one a layer if `per_layer`.
+      entries: names; one, or one a layer (and expert) if `per_layer`.
       accepts: by the shape an entry may have: what makes the parameter of it, or the layer's part.
-      per_layer: the parameter is the entries' parts stacked on a new first axis.
+      per_layer: the parameter is the entries' parts stacked on a new first axis, or on several, the last of which changes fastest.
       label: stands for all entries in the table of sources.
     """
 
@@ -110,7 +110,7 @@ def fill(
     values = {}
     for name, recipe in recipes.items():
         parts = [_part(source, name, entry, recipe) for entry in recipe.entries]
-        value = np.stack(parts) if recipe.per_layer else parts[0]
+        value = np.stack(parts).reshape(abstract[name].shape) if recipe.per_layer else parts[0]
         values[name] = np.ascontiguousarray(value, dtype=np.dtype(abstract[name].dtype))
         assert value.shape == tuple(abstract[name].shape), name
     return values, origins

@@ -11,6 +11,7 @@ V vocabulary, P prompt length.
 | Qwen 2 (2407.10671), 3 (2505.09388) | RMS | rotary | grouped; biases of q, k, v; norms of q, k | SwiGLU |
 | Gemma (2403.08295) | RMS, 1 + scale | rotary | grouped | gated GELU |
 | Gemma 2 (2408.00118) | also after each block | rotary | every other layer a window; capped | gated GELU |
+| DeepSeek-V2 (2405.04434), V3 (2412.19437) | RMS | rotary, "yarn" scaling | latent (`latent.py`) | mixture of experts |
 | Gemma 3 (2503.19786) | also after each block | rotary, two bases | five of six layers a window; norms of q, k | gated GELU |
 
 A row is one sequence. A batch may give it whole (keys `decoder_*`), or as inputs and targets, as an encoder-decoder takes them (keys
@@ -22,6 +23,7 @@ alone. They are counted from the left, padding apart, where the batch does not s
 then is P.
 """
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -31,8 +33,9 @@ from flax import nnx
 
 from prompt_tuning.errors import UserError
 from prompt_tuning.models import rope
-from prompt_tuning.models.decoder_layers import Angles, DecoderConfig, Norm, SelfLayer, capped, position_table
-from prompt_tuning.models.layers import MASKED, Array, Embed, Linear, Socket, dropout, param
+from prompt_tuning.models.decoder_blocks import DecoderStack
+from prompt_tuning.models.decoder_layers import Angles, DecoderConfig, capped, position_table
+from prompt_tuning.models.layers import MASKED, Array, Embed, Linear, dropout, param
 
 __all__ = ["Decoder", "DecoderConfig"]
 
@@ -40,19 +43,6 @@ Batch = Mapping[str, Array]
 
 # As in t5.py: up to this depth a CPU runs unrolled layers, faster there.
 _UNROLLED_ON_CPU = 12
-
-
-class DecoderStack(nnx.Module):
-    """N layers, their weights stacked on a leading axis, and the final norm. Socket: `generator`."""
-
-    def __init__(self, config: DecoderConfig, rngs: nnx.Rngs):
-        self.layers = nnx.vmap(lambda r: SelfLayer(r, config), in_axes=0, out_axes=0)(rngs.split(config.num_layers))
-        self.norm = Norm(config.d_model, config, kind=config.norm)
-        self.generator: Socket = nnx.data(None)
-
-    def filled(self) -> Any:
-        """The layers to run."""
-        return self.layers if self.generator is None else self.generator(self.layers)
 
 
 class Decoder(nnx.Module):
@@ -65,7 +55,9 @@ class Decoder(nnx.Module):
         table = (config.vocab_size, config.d_model)
         self.embed.embedding = param(rngs, table, std=config.d_model**-0.5, axes=("vocab", "embed"), dtype=config.param_dtype)
         self.positions = position_table(rngs, config)
-        self.decoder = DecoderStack(config, rngs)
+        first = config.dense_layers if config.experts else 0
+        self.first = DecoderStack(config, rngs, num_layers=first, mixture=False, last=False) if first else nnx.data(None)
+        self.decoder = DecoderStack(config, rngs, num_layers=config.num_layers - first, mixture=config.experts > 0, last=True)
         self.head = (
             nnx.data(None)
             if config.tied
@@ -97,12 +89,12 @@ class Decoder(nnx.Module):
         else:
             same_BTS = same_BTS & (segments_BT[:, :, None] == segments_BT[:, None, :])
         both_ways = self._both_ways(batch.get("decoder_bidirectional"))
-        layers = self.decoder.filled()
+        layers, prefix = self._filled()
         biases = self._biases(positions_BT, positions_BT, same_BTS, both_ways)
-        positions_BT = positions_BT + _prefix_length(layers)
+        positions_BT = positions_BT + prefix
         turned = self._turned(positions_BT)
         x_BTD = self._embedded(batch["decoder_input_tokens"], batch.get("decoder_prompt_slots"), positions_BT)
-        self._check_length(positions_BT.shape[1] + _prefix_length(layers))
+        self._check_length(positions_BT.shape[1] + prefix)
         x_BTD = dropout(x_BTD, self.config.dropout_rate, embed_key)
 
         def layer(x_BTD: Array, scanned: Any) -> tuple[Array, None]:
@@ -110,12 +102,13 @@ class Decoder(nnx.Module):
             attention_key, mlp_key = (None, None) if key is None else jax.random.split(key)
             bias, turn = _chosen(local, biases), _chosen(local, turned)
             attend = block.self_attention
-            x_BTD = attend(x_BTD, lambda y: attend.attention.keys_values(y, turn), bias, turned=turn, key=attention_key)
+            x_BTD = attend(x_BTD, lambda y, key: attend.attention.keys_values(y, turn, key), bias, turned=turn, key=attention_key)
             return block.feed_forward(x_BTD, key=mlp_key), None
 
         run = jax.checkpoint(layer, prevent_cse=False) if self.config.remat == "full" else layer
         keys = None if layers_key is None else jax.random.split(layers_key, self.config.num_layers)
-        x_BTD, _ = jax.lax.scan(run, x_BTD, (layers, self._local(), keys), unroll=self._unroll())
+        for stack, own in layers:
+            x_BTD, _ = jax.lax.scan(run, x_BTD, (stack, self._local()[own], None if keys is None else keys[own]), unroll=self._unroll())
         return dropout(self.decoder.norm(x_BTD), self.config.dropout_rate, final_key)
 
     def encode(self, tokens_BS: Array, *, segment_ids_BS: Array, slots_BS: Array | None = None) -> dict[str, Array]:
@@ -141,10 +134,11 @@ class Decoder(nnx.Module):
           `filled`, how many of the L are taken in every row (int32).
         """
         config = self.config
-        shape = (config.num_layers, batch_size, config.num_kv_heads, length, config.head_width)
+        shape = (config.num_layers, batch_size, config.num_kv_heads, length)
+        value_width = config.value_width if config.latent_width else config.head_width
         return {
-            "keys": jnp.zeros(shape, config.dtype),
-            "values": jnp.zeros(shape, config.dtype),
+            "keys": jnp.zeros((*shape, config.key_width), config.dtype),
+            "values": jnp.zeros((*shape, value_width), config.dtype),
             "positions": jnp.full((batch_size, length), -1, jnp.int32),
             "lengths": jnp.zeros((batch_size,), jnp.int32),
             "filled": jnp.zeros((), jnp.int32),
@@ -175,11 +169,11 @@ class Decoder(nnx.Module):
         both_ways = self._both_ways(bidirectional_BT)
         if both_ways is not None:
             both_ways = jax.lax.dynamic_update_slice_in_dim(jnp.zeros_like(stored_BL), both_ways, filled, axis=1)
-        layers = self.decoder.filled()
+        layers, prefix = self._filled()
         biases = self._biases(positions_BT, stored_BL, (stored_BL >= 0)[:, None, :], both_ways)
-        positions_BT = positions_BT + _prefix_length(layers)
+        positions_BT = positions_BT + prefix
         turned = self._turned(positions_BT)
-        self._check_length(stored_BL.shape[1] + _prefix_length(layers))
+        self._check_length(stored_BL.shape[1] + prefix)
 
         def layer(x_BTD: Array, scanned: Any) -> tuple[Array, tuple[Array, Array]]:
             block, local, *old = scanned
@@ -187,8 +181,8 @@ class Decoder(nnx.Module):
             attend = block.self_attention
             stored: list[Array] = []
 
-            def extended(normed_BTD: Array) -> tuple[Array, Array]:
-                for new, before in zip(attend.attention.keys_values(normed_BTD, turn), old, strict=True):
+            def extended(normed_BTD: Array, key: Array | None) -> tuple[Array, Array]:
+                for new, before in zip(attend.attention.keys_values(normed_BTD, turn, key), old, strict=True):
                     stored.append(jax.lax.dynamic_update_slice_in_dim(before, new, filled, axis=2))
                 return stored[0], stored[1]
 
@@ -196,8 +190,12 @@ class Decoder(nnx.Module):
             return block.feed_forward(x_BTD, key=None), (stored[0], stored[1])
 
         x_BTD = self._embedded(tokens_BT, slots_BT, positions_BT)
-        scanned = (layers, self._local(), cache["keys"], cache["values"])
-        x_BTD, (keys, values) = jax.lax.scan(layer, x_BTD, scanned, unroll=self._unroll())
+        made = []
+        for stack, own in layers:
+            scanned = (stack, self._local()[own], cache["keys"][own], cache["values"][own])
+            x_BTD, keys_values = jax.lax.scan(layer, x_BTD, scanned, unroll=self._unroll())
+            made.append(keys_values)
+        keys, values = (jnp.concatenate(parts) if len(parts) > 1 else parts[0] for parts in zip(*made, strict=True))
         grown = {"lengths": cache["lengths"] + jnp.sum(valid_BT, axis=1, dtype=jnp.int32), "filled": filled + tokens_BT.shape[1]}
         assert keys.shape[0] == config.num_layers
         return self._logits(self.decoder.norm(x_BTD)), cache | {"keys": keys, "values": values, "positions": stored_BL} | grown
@@ -240,6 +238,13 @@ class Decoder(nnx.Module):
     def _both_ways(self, bidirectional_BT: Array | None) -> Array | None:
         return bidirectional_BT if self.config.mask == "prefix" else None
 
+    def _filled(self) -> tuple[list[tuple[Any, slice]], int]:
+        """The layers to run, those of a stack with their places in the depth, and how many key/value positions stand before position 0."""
+        stacks = [stack for stack in (self.first, self.decoder) if stack is not None]
+        ends = list(itertools.accumulate(stack.num_layers for stack in stacks))
+        layers = [(stack.filled(), slice(end - stack.num_layers, end)) for stack, end in zip(stacks, ends, strict=True)]
+        return layers, max(_prefix_length(stack) for stack, _ in layers)
+
     def _local(self) -> Array:
         return jnp.asarray(self.config.local_layers)
 
@@ -275,7 +280,7 @@ def joined(batch: Batch) -> dict[str, Array]:
 
 def _prefix_length(layers: Any) -> int:
     """How many key/value positions stand before position 0, the same in all layers."""
-    prefix = layers.self_attention.attention.prefix
+    prefix = getattr(layers.self_attention.attention, "prefix", None)
     if prefix is None:
         return 0
     keys, _ = jax.eval_shape(jax.vmap(lambda each: each()), prefix)

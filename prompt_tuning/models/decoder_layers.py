@@ -1,4 +1,6 @@
-"""The architecture of decoder-only models as choices, and the layers that make them; `decoder.py` is the model.
+"""The architecture of decoder-only models as choices, and their plain layers.
+
+`decoder_blocks.py` puts these together, `decoder.py` is the model.
 
 Axes: B batch, T target (queries) length, S source (keys) length, D model width, H heads, G query heads that share a key head, K head width,
 F feed-forward, P prompt length.
@@ -11,7 +13,6 @@ stack.
 
 import dataclasses
 import math
-from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
@@ -21,7 +22,7 @@ from flax import nnx
 
 from prompt_tuning.errors import UserError
 from prompt_tuning.models import rope
-from prompt_tuning.models.layers import Array, Linear, Socket, dropout, param
+from prompt_tuning.models.layers import Array, Linear, Socket, dropout, folded, param
 
 KeysValues = tuple[Array, Array]
 Angles = tuple[Array, Array] | None
@@ -45,7 +46,8 @@ class DecoderConfig:
       qk_norm: queries and keys are normed a head (Qwen 3, Gemma 3).
       positions: "rope", or "learned": a table of `max_positions` rows (GPT-2).
       max_positions: rows of the learned table; without one, no limit is checked.
-      rope_base, rope_scaling, rope_factor, rope_low_factor, rope_high_factor, rope_original_length: see `rope.frequencies`.
+      rope_base, rope_scaling, rope_factor, rope_low_factor, rope_high_factor, rope_original_length, rope_fast, rope_slow: see
+        `rope.frequencies`.
       local_rope_base: the base in layers with a window, unscaled; None for the same as elsewhere.
       layer_kinds: "G" for a layer that sees all that came before and "L" for one that sees a window, repeated over the depth.
       window: in an "L" layer a position sees itself and the window - 1 positions before it.
@@ -53,6 +55,13 @@ class DecoderConfig:
       attention_cap, logit_cap: c * tanh(x / c) of attention scores and of logits (Gemma 2); None is off.
       scaled_embedding: embeddings of tokens (not of prompts, which trained rows need not be told) times D^0.5 (Gemma).
       tied: the head is the embedding.
+      latent_width, latent_query_width: widths of the vectors that keys and values, and queries, come from (`latent.py`); 0 for plain
+        attention, and for queries made at once. With a latent vector a key is `head_width` coordinates and `rope_width` rotated ones.
+      rope_width, value_width: of latent attention.
+      experts, experts_per_token, expert_width, shared_experts: of the mixture; 0 experts for none. The shared ones are one wide expert.
+      dense_layers: how many of the first layers have a plain feed-forward layer in place of a mixture.
+      router, router_groups, router_top_groups, router_scale, router_normed: how experts are chosen and counted, see `latent.Experts`;
+        normed weights of a token add up to `router_scale`.
       mask: "causal", or "prefix": positions that the batch marks see each other in both directions.
       dropout_rate, dtype, param_dtype, unroll_layers, remat: as in `T5Config`.
     """
@@ -82,6 +91,8 @@ class DecoderConfig:
     rope_low_factor: float = 1.0
     rope_high_factor: float = 4.0
     rope_original_length: int = 8192
+    rope_fast: float = 32.0
+    rope_slow: float = 1.0
     local_rope_base: float | None = None
     layer_kinds: str = "G"
     window: int = 4096
@@ -90,6 +101,20 @@ class DecoderConfig:
     logit_cap: float | None = None
     scaled_embedding: bool = False
     tied: bool = False
+    latent_width: int = 0
+    latent_query_width: int = 0
+    rope_width: int = 0
+    value_width: int = 0
+    experts: int = 0
+    experts_per_token: int = 0
+    expert_width: int = 0
+    shared_experts: int = 0
+    dense_layers: int = 0
+    router: Literal["softmax", "sigmoid"] = "softmax"
+    router_groups: int = 1
+    router_top_groups: int = 1
+    router_scale: float = 1.0
+    router_normed: bool = False
     mask: Literal["causal", "prefix"] = "causal"
     dropout_rate: float = 0.0
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -102,7 +127,8 @@ class DecoderConfig:
             ("norm", ("rms", "layer")),
             ("activation", ("silu", "gelu")),
             ("positions", ("rope", "learned")),
-            ("rope_scaling", ("none", "linear", "llama3")),
+            ("rope_scaling", ("none", "linear", "llama3", "yarn")),
+            ("router", ("softmax", "sigmoid")),
             ("mask", ("causal", "prefix")),
         ):
             if getattr(self, name) not in wanted:
@@ -111,8 +137,21 @@ class DecoderConfig:
             raise UserError(f"DecoderConfig.num_kv_heads: wanted a divisor of num_heads ({self.num_heads}), got {self.num_kv_heads}")
         if self.positions == "rope" and self.head_width % 2:
             raise UserError(f"DecoderConfig.head_width: rotary positions want an even width, got {self.head_width}")
+        if self.latent_width and min(self.rope_width, self.value_width) < 1:
+            raise UserError("DecoderConfig.latent_width: latent attention wants rope_width and value_width of 1 or more")
+        if self.latent_width and self.num_kv_heads != self.num_heads:
+            raise UserError(f"DecoderConfig.num_kv_heads: latent attention wants as many as num_heads ({self.num_heads})")
+        if self.experts and not (0 < self.experts_per_token <= self.experts and self.expert_width and self.shared_experts):
+            raise UserError("DecoderConfig.experts: a mixture wants experts_per_token, expert_width and shared_experts of 1 or more")
+        if self.experts and not 0 <= self.dense_layers < self.num_layers:
+            raise UserError(f"DecoderConfig.dense_layers: wanted 0 or more and fewer than num_layers, got {self.dense_layers}")
         if not self.layer_kinds or set(self.layer_kinds) - set("GL"):
             raise UserError(f"DecoderConfig.layer_kinds: wanted letters G (global) and L (window), as in 'LG', got {self.layer_kinds!r}")
+
+    @property
+    def key_width(self) -> int:
+        """Coordinates of a head's key."""
+        return self.head_width + self.rope_width if self.latent_width else self.head_width
 
     @property
     def local_layers(self) -> tuple[bool, ...]:
@@ -122,16 +161,19 @@ class DecoderConfig:
 
     def turns(self, *, local: bool) -> np.ndarray:
         """The rotary frequencies of layers with or without a window, float32 [K / 2]."""
+        width = self.rope_width if self.latent_width else self.head_width
         if local and self.local_rope_base is not None:
-            return rope.frequencies(self.head_width, base=self.local_rope_base)
+            return rope.frequencies(width, base=self.local_rope_base)
         return rope.frequencies(
-            self.head_width,
+            width,
             base=self.rope_base,
             scaling=self.rope_scaling,
             factor=self.rope_factor,
             low_factor=self.rope_low_factor,
             high_factor=self.rope_high_factor,
             original_length=self.rope_original_length,
+            fast=self.rope_fast,
+            slow=self.rope_slow,
         )
 
 
@@ -142,9 +184,9 @@ class Dense(Linear):
         super().__init__(rngs, shape, std=shape[0] ** -0.5, axes=axes, dtype=dtype)
         self.bias = nnx.Param(jnp.zeros(shape[1:], dtype), axes=axes[1:]) if bias else nnx.data(None)
 
-    def __call__(self, x_BSI: Array) -> Array:
-        """The product [B, S, O], plus the bias."""
-        y_BSO = super().__call__(x_BSI)
+    def __call__(self, x_BSI: Array, *, key: Array | None = None) -> Array:
+        """The product [B, S, O], plus the bias; `key` turns the dropout of what is plugged in on."""
+        y_BSO = super().__call__(x_BSI, key=key)
         if self.bias is not None:
             y_BSO = y_BSO + jnp.broadcast_to(self.bias[...].astype(y_BSO.dtype), y_BSO.shape)
         return y_BSO
@@ -201,9 +243,9 @@ class GroupedAttention(nnx.Module):
         x_BHSK = x_BHSK if norm is None else norm(x_BHSK)
         return x_BHSK if turned is None else rope.rotate(x_BHSK, turned)
 
-    def keys_values(self, x_BSD: Array, turned: Angles) -> KeysValues:
+    def keys_values(self, x_BSD: Array, turned: Angles, key: Array | None = None) -> KeysValues:
         """Keys, normed and rotated, and values, both [B, H / G, S, K], without the prefix."""
-        k, v = self.key(x_BSD), self.value(x_BSD)
+        k, v = self.key(x_BSD, key=folded(key, 1)), self.value(x_BSD, key=folded(key, 2))
         if self.k_scale is not None:
             k = k * jnp.broadcast_to(self.k_scale().astype(k.dtype), k.shape)
         if self.v_scale is not None:
@@ -218,25 +260,30 @@ class GroupedAttention(nnx.Module):
           keys_values: both [B, H / G, S, K].
           bias: float32, broadcastable to [B, H / G, T, S]: `MASKED` where attention is forbidden.
           turned: the queries' rotary angles.
-          key: of the dropout on attention weights.
+          key: of the dropout on attention weights and in what is plugged in.
 
         Returns:
           y_BTD.
         """
-        config = self.config
-        q_BHTK = self._heads(self.query(x_BTD), self.query_norm, turned)
-        batch, heads, length, width = q_BHTK.shape
-        q_BHGTK = q_BHTK.reshape(batch, config.num_kv_heads, heads // config.num_kv_heads, length, width)
-        k_BHSK, v_BHSK = keys_values
+        q_BHTK = self._heads(self.query(x_BTD, key=folded(key, 0)), self.query_norm, turned)
         if self.prefix is not None:
-            k_BHSK, v_BHSK = (_before(own, seq) for own, seq in zip(self.prefix(), (k_BHSK, v_BHSK), strict=True))
-            bias = jnp.pad(bias, [(0, 0)] * (bias.ndim - 1) + [(k_BHSK.shape[2] - bias.shape[-1], 0)])
-        scale = width**-0.5 if config.attention_scale is None else config.attention_scale
-        scores = jnp.einsum("bhgtk,bhsk->bhgts", q_BHGTK, k_BHSK, preferred_element_type=jnp.float32)
-        scores = capped(scores * scale, config.attention_cap) + bias[:, :, None]
-        weights = dropout(jax.nn.softmax(scores, axis=-1).astype(x_BTD.dtype), config.dropout_rate, key)
-        y = jnp.einsum("bhgts,bhsk->bhgtk", weights, v_BHSK, preferred_element_type=jnp.float32).astype(x_BTD.dtype)
-        return self.out(y.reshape(batch, heads, length, width).transpose(0, 2, 1, 3).reshape(batch, length, heads * width))
+            own = self.prefix()
+            keys_values = _before(own[0], keys_values[0]), _before(own[1], keys_values[1])
+            bias = jnp.pad(bias, [(0, 0)] * (bias.ndim - 1) + [(keys_values[0].shape[2] - bias.shape[-1], 0)])
+        return self.out(attended(q_BHTK, keys_values, bias, self.config, key=key), key=folded(key, 3))
+
+
+def attended(q_BHTK: Array, keys_values: KeysValues, bias: Array, config: DecoderConfig, *, key: Array | None) -> Array:
+    """What queries take from keys and values [B, H / G, S, K], heads side by side: [B, T, H * K]; arguments as of `GroupedAttention`."""
+    k_BHSK, v_BHSK = keys_values
+    batch, heads, length, width = q_BHTK.shape
+    q_BHGTK = q_BHTK.reshape(batch, k_BHSK.shape[1], heads // k_BHSK.shape[1], length, width)
+    scale = width**-0.5 if config.attention_scale is None else config.attention_scale
+    scores = jnp.einsum("bhgtk,bhsk->bhgts", q_BHGTK, k_BHSK, preferred_element_type=jnp.float32)
+    scores = capped(scores * scale, config.attention_cap) + bias[:, :, None]
+    weights = dropout(jax.nn.softmax(scores, axis=-1).astype(q_BHTK.dtype), config.dropout_rate, key)
+    y = jnp.einsum("bhgts,bhsk->bhgtk", weights, v_BHSK, preferred_element_type=jnp.float32).astype(q_BHTK.dtype)
+    return y.reshape(batch, heads, length, -1).transpose(0, 2, 1, 3).reshape(batch, length, -1)
 
 
 def _before(prefix: Array, seq_BHSK: Array) -> Array:
@@ -248,78 +295,22 @@ def _before(prefix: Array, seq_BHSK: Array) -> Array:
 class ActivatedMlp(nnx.Module):
     """The feed-forward layer. Socket: `scale`, on the inner activation."""
 
-    def __init__(self, rngs: nnx.Rngs, config: DecoderConfig):
+    def __init__(self, rngs: nnx.Rngs, config: DecoderConfig, *, inner: int):
         common: dict[str, Any] = {"bias": config.mlp_bias, "dtype": config.param_dtype}
-        self.wi = Dense(rngs, (config.d_model, config.d_ff), axes=("embed", "mlp"), **common)
-        self.gate = Dense(rngs, (config.d_model, config.d_ff), axes=("embed", "mlp"), **common) if config.gated else nnx.data(None)
-        self.wo = Dense(rngs, (config.d_ff, config.d_model), axes=("mlp", "embed"), **common)
+        self.wi = Dense(rngs, (config.d_model, inner), axes=("embed", "mlp"), **common)
+        self.gate = Dense(rngs, (config.d_model, inner), axes=("embed", "mlp"), **common) if config.gated else nnx.data(None)
+        self.wo = Dense(rngs, (inner, config.d_model), axes=("mlp", "embed"), **common)
         self.config = config
         self.scale: Socket = nnx.data(None)
 
     def __call__(self, x_BSD: Array, *, key: Array | None = None) -> Array:
         """The layer's output [B, S, D]; `key` turns dropout on the inner activation on."""
         activation = jax.nn.silu if self.config.activation == "silu" else jax.nn.gelu
-        h_BSF = activation(self.wi(x_BSD)) if self.gate is None else activation(self.gate(x_BSD)) * self.wi(x_BSD)
+        h_BSF = self.wi(x_BSD, key=folded(key, 0))
+        h_BSF = activation(h_BSF) if self.gate is None else activation(self.gate(x_BSD, key=folded(key, 1))) * h_BSF
         if self.scale is not None:
             h_BSF = h_BSF * jnp.broadcast_to(self.scale().astype(h_BSF.dtype), h_BSF.shape)
-        return self.wo(dropout(h_BSF, self.config.dropout_rate, key))
-
-
-class AttentionBlock(nnx.Module):
-    """Norm, attention, norm of the result where there is one, residual. Sockets: `adapter`, `parallel`."""
-
-    def __init__(self, rngs: nnx.Rngs, config: DecoderConfig):
-        self.norm = Norm(config.d_model, config, kind=config.norm)
-        self.attention = GroupedAttention(rngs, config)
-        self.post_norm = Norm(config.d_model, config, kind=config.norm) if config.post_norms else nnx.data(None)
-        self.dropout_rate = config.dropout_rate
-        self.adapter: Socket = nnx.data(None)
-        self.parallel: Socket = nnx.data(None)
-
-    def __call__(
-        self, x_BTD: Array, keys_values: Callable[[Array], KeysValues], bias: Array, *, turned: Angles, key: Array | None
-    ) -> Array:
-        """Adds to x_BTD what it attends to; `keys_values` makes keys and values from the normed input."""
-        attention_key, residual_key = (None, None) if key is None else jax.random.split(key)
-        normed_BTD = self.norm(x_BTD)
-        y_BTD = self.attention(normed_BTD, keys_values(normed_BTD), bias, turned=turned, key=attention_key)
-        return _added(self, x_BTD, normed_BTD, y_BTD, residual_key)
-
-
-class MlpBlock(nnx.Module):
-    """Norm, feed-forward, norm of the result where there is one, residual. Sockets: `adapter`, `parallel`."""
-
-    def __init__(self, rngs: nnx.Rngs, config: DecoderConfig):
-        self.norm = Norm(config.d_model, config, kind=config.norm)
-        self.mlp = ActivatedMlp(rngs, config)
-        self.post_norm = Norm(config.d_model, config, kind=config.norm) if config.post_norms else nnx.data(None)
-        self.dropout_rate = config.dropout_rate
-        self.adapter: Socket = nnx.data(None)
-        self.parallel: Socket = nnx.data(None)
-
-    def __call__(self, x_BTD: Array, *, key: Array | None) -> Array:
-        """Adds to x_BTD what the feed-forward layer makes of it."""
-        inner_key, residual_key = (None, None) if key is None else jax.random.split(key)
-        normed_BTD = self.norm(x_BTD)
-        return _added(self, x_BTD, normed_BTD, self.mlp(normed_BTD, key=inner_key), residual_key)
-
-
-def _added(block: AttentionBlock | MlpBlock, x_BTD: Array, normed_BTD: Array, y_BTD: Array, key: Array | None) -> Array:
-    if block.post_norm is not None:
-        y_BTD = block.post_norm(y_BTD)
-    if block.adapter is not None:
-        y_BTD = block.adapter(y_BTD)
-    if block.parallel is not None:
-        y_BTD = y_BTD + block.parallel(normed_BTD)
-    return x_BTD + dropout(y_BTD, block.dropout_rate, key)
-
-
-class SelfLayer(nnx.Module):
-    """Self-attention and feed-forward."""
-
-    def __init__(self, rngs: nnx.Rngs, config: DecoderConfig):
-        self.self_attention = AttentionBlock(rngs, config)
-        self.feed_forward = MlpBlock(rngs, config)
+        return self.wo(dropout(h_BSF, self.config.dropout_rate, key), key=folded(key, 2))
 
 
 def position_table(rngs: nnx.Rngs, config: DecoderConfig) -> Any:

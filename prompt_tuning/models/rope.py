@@ -1,7 +1,8 @@
 """Rotary position embeddings and their scalings.
 
 Su et al. 2021 (arXiv:2104.09864); linear scaling: Chen et al. 2023 (arXiv:2306.15595); "llama3": the Llama 3.1 release, which divides the
-low frequencies, keeps the high ones and blends between.
+low frequencies, keeps the high ones and blends between; "yarn": Peng et al. 2023
+(arXiv:2309.00071).
 
 The two coordinates that turn together are i and i + K/2, as in Hugging Face's weights; releases that pair 2i and 2i + 1 are permuted where
 they are read (`interop/llama2c.py`).
@@ -17,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 Array = jax.Array
-Scaling = Literal["none", "linear", "llama3"]
+Scaling = Literal["none", "linear", "llama3", "yarn"]
 
 
 def frequencies(
@@ -29,6 +30,8 @@ def frequencies(
     low_factor: float = 1.0,
     high_factor: float = 4.0,
     original_length: int = 8192,
+    fast: float = 32.0,
+    slow: float = 1.0,
 ) -> np.ndarray:
     """Radians a position, float32 [width / 2], highest first.
 
@@ -36,8 +39,9 @@ def frequencies(
       width: K, even.
       base: the slowest wave is nearly 2 pi * base positions long.
       scaling: "linear" divides all by `factor`; "llama3" divides those whose wave is longer than original_length / low_factor, keeps those
-        whose wave is shorter than original_length / high_factor, and blends between.
-      factor, low_factor, high_factor, original_length: of the scaling.
+        whose wave is shorter than original_length / high_factor, and blends between; "yarn" keeps those that turn `fast` times within
+        original_length, divides those that turn `slow` times, and blends between by their place in the order.
+      factor, low_factor, high_factor, original_length, fast, slow: of the scaling.
     """
     turn_K = 1.0 / base ** (np.arange(0, width, 2, dtype=np.float64) / width)
     if scaling == "linear":
@@ -46,6 +50,12 @@ def frequencies(
         waves = original_length * turn_K / (2 * math.pi)
         kept = np.clip((waves - low_factor) / (high_factor - low_factor), 0.0, 1.0)
         turn_K = turn_K * (kept + (1.0 - kept) / factor)
+    elif scaling == "yarn":
+        turns = np.array([fast, slow])
+        places = width * np.log(original_length / (turns * 2 * math.pi)) / (2 * math.log(base))
+        low, high = max(math.floor(places[0]), 0), min(math.ceil(places[1]), width - 1)
+        divided = np.clip((np.arange(width // 2) - low) / max(high - low, 0.001), 0.0, 1.0)
+        turn_K = turn_K * (1.0 - divided + divided / factor)
     return turn_K.astype(np.float32)
 
 

@@ -32,6 +32,30 @@ _LLAMA3 = {
 _LINEAR = {"rope_type": "linear", "rope_theta": 500.0, "factor": 3.0}
 _TWO_BASES = {"full_attention": _LINEAR, "sliding_attention": {"rope_type": "default", "rope_theta": 100.0}}
 
+_YARN = {
+    "rope_type": "yarn",
+    "rope_theta": 10000.0,
+    "factor": 4.0,
+    "beta_fast": 4,
+    "beta_slow": 1,
+    "mscale": 0.7,
+    "mscale_all_dim": 0.7,
+    "original_max_position_embeddings": 16,
+}
+_DEEPSEEK: dict[str, Any] = _SIZES | {
+    "num_key_value_heads": 4,
+    "kv_lora_rank": 10,
+    "qk_nope_head_dim": 6,
+    "qk_rope_head_dim": 8,
+    "v_head_dim": 5,
+    "n_routed_experts": 8,
+    "num_experts_per_tok": 3,
+    "moe_intermediate_size": 8,
+    "first_k_dense_replace": 1,
+    "n_group": 4,
+    "topk_group": 2,
+}
+
 # Name of a case -> (name of the family's classes in transformers, its settings).
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt2": ("GPT2", {"vocab_size": 61, "n_embd": 24, "n_layer": 3, "n_head": 4, "n_positions": 64}),
@@ -48,6 +72,8 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
         _SIZES
         | {"head_dim": 8, "sliding_window": 5, "query_pre_attn_scalar": 12, "final_logit_softcapping": 3.0, "attn_logit_softcapping": 2.0},
     ),
+    "deepseek_v2": ("DeepseekV2", _DEEPSEEK | {"q_lora_rank": None, "topk_method": "group_limited_greedy", "routed_scaling_factor": 1.5}),
+    "deepseek_v3": ("DeepseekV3", _DEEPSEEK | {"q_lora_rank": 9, "rope_parameters": _YARN}),
     "gemma3": (
         "Gemma3Text",
         _SIZES
@@ -73,6 +99,9 @@ def huggingface_model(name: str, seed: int = 0) -> Any:
                 parameter.uniform_(0.4, 1.2, generator=generator)
             else:
                 parameter.normal_(0, parameter.shape[-1] ** -0.5, generator=generator)
+        for name, buffer in model.named_buffers():
+            if name.endswith("e_score_correction_bias"):
+                buffer.uniform_(-0.2, 0.2, generator=generator)
     return model
 
 

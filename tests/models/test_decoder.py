@@ -219,6 +219,45 @@ def test_only_the_prompt_gets_a_gradient_and_dropout_needs_its_key():
     assert any(not np.array_equal(grads[0][name], grads[1][name]) for name in grads[0])
 
 
+class Stub(nnx.Module):
+    """A plugged-in function of one array with layers in front."""
+
+    def __init__(self, value, function):
+        self.value, self.function = Tunable(jnp.asarray(value, jnp.float32)), function
+
+    def __call__(self, *inputs, key=None):
+        return self.function(self.value[...], *inputs)
+
+
+def test_sockets_do_what_changed_weights_do():
+    """Added to a product: a change of its kernel. Scales of keys, values and inner activations: scaled columns, or rows of what follows."""
+    base = model_of(dataclasses.replace(CONFIG, mlp_bias=True))
+    values = {name: np.asarray(v.get_value()) for name, v in trainable.named_variables(base)}
+    changed, layers = dict(values), base.decoder.layers
+    attention, mlp = layers.self_attention.attention, layers.feed_forward.mlp
+    rng = np.random.default_rng(3)
+
+    def change(name, update):
+        changed[f"decoder/layers/{name}/kernel"] = update(values[f"decoder/layers/{name}/kernel"])
+
+    delta, key_scale, value_scale, inner_scale = (rng.uniform(0.5, 1.5, shape) for shape in ((2, 16, 24), (2, 12), (2, 12), (2, 24)))
+    attention.query.delta = Stub(delta, lambda w_IO, x_BSI, y_BSO, kernel_IO: y_BSO + x_BSI @ w_IO)
+    attention.k_scale, attention.v_scale, mlp.scale = (Stub(scale, lambda scale: scale) for scale in (key_scale, value_scale, inner_scale))
+    change("self_attention/attention/query", lambda w: w + delta)
+    change("self_attention/attention/key", lambda w: w * key_scale[:, None])
+    change("self_attention/attention/value", lambda w: w * value_scale[:, None])
+    change("feed_forward/mlp/wo", lambda w: w * inner_scale[:, :, None])
+    batch = unpacked(sequence(FIRST))
+    wanted = logits(tiny.model_with(base.config, jax.tree.map(np.float32, changed)), batch)
+    np.testing.assert_allclose(logits(base, batch), wanted, atol=2e-5)
+    # After each block's output comes its adapter; beside the block, from its normed input, what runs in parallel.
+    layers.self_attention.adapter = Stub(np.zeros(2), lambda zero, y_BSD: y_BSD + zero)
+    layers.feed_forward.parallel = Stub(np.zeros(2), lambda zero, x_BSD: x_BSD * zero)
+    np.testing.assert_allclose(logits(base, batch), wanted, atol=2e-5)
+    layers.feed_forward.parallel = Stub(np.ones(2), lambda one, x_BSD: x_BSD * one)
+    assert np.abs(logits(base, batch) - wanted).max() > 1e-3
+
+
 def test_a_fresh_model_starts_near_uniform():
     model = Decoder(dataclasses.replace(CONFIG, logit_cap=None, scaled_embedding=False), nnx.Rngs(params=0))
     assert np.std(logits(model, unpacked(sequence(FIRST)))) < 3
