@@ -64,7 +64,7 @@ CASES = {
     ),
     "lora": Case(Lora(rank=2), 6 * 2 * 2 * (16 + 8)),
     "lora everywhere": Case(
-        Lora(rank=3, targets=(".*",), rank_stabilized=True, dropout_rate=0.2, initializer="normal"),
+        Lora(rank=3, alpha=2.0, targets=(".*",), rank_stabilized=True, dropout_rate=0.2, initializer="normal"),
         3 * (6 * 4 * (16 + 8) + 4 * 3 * (16 + 24) + 16 + 384),
         variant=True,
     ),
