@@ -68,14 +68,21 @@ def _section(run: pathlib.Path) -> str:
     table = "\n".join(f"| {step} | {loss:.4f} |" for step, loss in shown)
     return (
         f"## {run.name}\n\n"
-        f"- objective {data['objective']}, documents split after a sentence in {data.get('sentence_share', 0):.0%}; "
-        f"passages of seed {data['seed']}; run seed {settings['seed']}\n"
+        f"- objective {data['objective']}, {_split(data)}passages of seed {data['seed']}; run seed {settings['seed']}\n"
         f"- from {settings['base_checkpoint'] or 'random weights'}; {settings['train_steps']} steps of {settings['batch_size']} packed "
         f"rows of {settings['input_length']}/{settings['target_length']} tokens; {time}\n"
         f"- {optimizer['class'].rsplit('.', 1)[-1]}, learning rate {optimizer['learning_rate']}, schedule {settings['schedule']['kind']} "
         f"with {settings['schedule']['warmup_steps']} warm-up steps\n\n"
         f"| step | held-out loss |\n|---|---|\n{table}\n"
     )
+
+
+def _split(data: dict[str, Any]) -> str:
+    if not data.get("sentence_share"):
+        return ""
+    draws = data.get("sentence_draws", 1)
+    which = f"the latest of {draws} sentences drawn" if draws > 1 else "a sentence"
+    return f"{data['sentence_share']:.0%} of the passages split after {which}; "
 
 
 if __name__ == "__main__":

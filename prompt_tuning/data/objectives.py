@@ -130,12 +130,13 @@ def prefix_language_model(
     max_continuation_tokens: int | None = None,
     sentence_end_ids: tuple[int, ...] = (),
     sentence_share: float = 0.0,
+    sentence_draws: int = 1,
 ) -> dict[str, tf.Tensor]:
     """Splits `targets` at a random point: the prefix becomes `inputs`, the rest `targets`.
 
     The split is uniform over the prefixes of min_prefix_tokens (or all but one token, where the text is shorter) to length - 1 tokens that
-    leave prefix and continuation within their greatest lengths; but with chance `sentence_share` it is uniform over those of these prefixes
-    that end a sentence, with one of `sentence_end_ids`, if there is any.
+    leave prefix and continuation within their greatest lengths; but with chance `sentence_share` it is among those of these prefixes that
+    end a sentence, with one of `sentence_end_ids`, if there is any: the longest of `sentence_draws` drawn evenly.
     """
     tokens = example["targets"]
     length = tf.shape(tokens)[0]
@@ -152,7 +153,7 @@ def prefix_language_model(
         prefixes = tf.range(1, length + 1)
         whole = tf.boolean_mask(prefixes, ends & (prefixes >= low) & (prefixes <= high))
         count = tf.size(whole)
-        drawn = tf.random.stateless_uniform([], seeds[1], maxval=tf.maximum(count, 1), dtype=tf.int32)
+        drawn = tf.reduce_max(tf.random.stateless_uniform([sentence_draws], seeds[1], maxval=tf.maximum(count, 1), dtype=tf.int32))
         at_sentence = (count > 0) & (tf.random.stateless_uniform([], seeds[2]) < sentence_share)
         split = tf.cond(at_sentence, lambda: whole[drawn], lambda: split)
     return {"inputs": tokens[:split], "targets": tokens[split:]}

@@ -123,6 +123,19 @@ def test_prefix_and_continuation_keep_their_lengths():
         assert len(example["targets"]) <= 15
 
 
+def test_prefixes_end_sentences_as_often_as_asked_and_later_with_more_draws():
+    end = 7
+    # Sentences of 3, 5 and 4 tokens; the last of them ends the text, which is no place to split.
+    texts = [np.array([9, 9, end, 9, 9, 9, 9, end, 9, 9, 9, end], np.int32)] * 200
+    whole = {share: run(objectives.prefix_language_model, texts, sentence_end_ids=(end,), sentence_share=share) for share in (0.6, 1.0)}
+    assert {len(example["inputs"]) for example in whole[1.0]} == {3, 8}
+    # Of the splits anywhere, 2 in 11 end a sentence too: 0.6 + 0.4 * 2 / 11 = 0.67; four standard errors are 0.13.
+    assert np.mean([len(example["inputs"]) in (3, 8) for example in whole[0.6]]) == pytest.approx(0.67, abs=0.13)
+    for draws, late in ((1, 1 / 2), (2, 3 / 4), (3, 7 / 8)):
+        found = run(objectives.prefix_language_model, texts, sentence_end_ids=(end,), sentence_share=1.0, sentence_draws=draws)
+        assert np.mean([len(example["inputs"]) == 8 for example in found]) == pytest.approx(late, abs=0.14)
+
+
 @pytest.mark.parametrize("input_length", [8, 64, 128, 512])
 def test_span_corruption_fills_the_inputs(input_length):
     tokens, target_length = objectives.span_corruption_lengths(input_length)

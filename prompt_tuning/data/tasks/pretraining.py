@@ -32,6 +32,7 @@ class Pretraining:
       mean_span_tokens: mean length of a noise span.
       min_prefix_tokens: shortest prefix of the language-model objective.
       sentence_share: share of the language-model examples that are split after a sentence (`.`, `?` or `!`) rather than anywhere.
+      sentence_draws: such a split is the latest of so many drawn evenly: more of them leave more to be read and less to be written.
       text_files: further text, documents parted by blank lines; a document of a file follows a passage of the world with chance
         `file_share`.
       file_share: share of documents that come from the text files.
@@ -45,6 +46,7 @@ class Pretraining:
     mean_span_tokens: float = 3.0
     min_prefix_tokens: int = 1
     sentence_share: float = 0.0
+    sentence_draws: int = 1
     text_files: tuple[str, ...] = ()
     file_share: float = 0.5
     seed: int = 0
@@ -56,6 +58,11 @@ class Pretraining:
         if not 0 < self.noise_density < 1 or self.mean_span_tokens < 1:
             raise UserError(
                 f"Pretraining: wanted 0 < noise_density < 1 and mean_span_tokens >= 1, got {self.noise_density}, {self.mean_span_tokens}"
+            )
+        if not 0 <= self.sentence_share <= 1 or self.sentence_draws < 1:
+            raise UserError(
+                "Pretraining: wanted 0 <= sentence_share <= 1 and sentence_draws >= 1, "
+                f"got {self.sentence_share}, {self.sentence_draws}; set them in the gin file"
             )
 
     @property
@@ -185,4 +192,5 @@ def _objective(
         # A mark is the last token of a word that it ends.
         sentence_end_ids=tuple(int(vocabulary.encode(f"a{mark}")[-1]) for mark in ".?!"),
         sentence_share=settings.sentence_share,
+        sentence_draws=settings.sentence_draws,
     )

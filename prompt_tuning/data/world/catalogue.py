@@ -39,9 +39,9 @@ def clusters() -> dict[str, tuple[str, ...]]:
     return names
 
 
-def passage_makers() -> tuple[Callable[[random.Random, Domain], str], ...]:
-    """The functions that draw a passage of pretraining prose, one a cluster module, in the order of their names."""
-    return tuple(module.passages for module in cluster_modules())
+def passage_makers() -> dict[str, Callable[[random.Random, Domain], str]]:
+    """The functions that draw a passage of pretraining prose, one a cluster module, by the cluster's name."""
+    return {module.TASKS[0].cluster: module.passages for module in cluster_modules()}
 
 
 def task(name: str) -> WorldTask:

@@ -180,6 +180,14 @@ def test_comparisons_and_feelings_are_labelled_by_their_meaning(domain):
         assert polarity(own) == (row["label"] == 1), row["text"]
 
 
+@pytest.mark.parametrize("domain", DOMAINS)
+def test_the_word_asked_for_is_alone_with_its_sign(domain):
+    for row in take(BY_NAME["sentiment_word"], 400, domain=domain):
+        wanted = PRAISE if row["asked"] == "praise" else BLAME
+        assert [row[f"choice{index}"] in wanted for index in range(3)] == [index == row["label"] for index in range(3)], row
+        assert [word for word in words(row["text"]) if word in PRAISE | BLAME] == [row[f"choice{index}"] for index in range(3)]
+
+
 def test_tavi_reviews_are_labelled_by_their_meaning():
     english = {tavi: word for word, tavi in sentiment.TAVI.dictionary.items()}
     for domain in DOMAINS:
@@ -214,6 +222,14 @@ def test_entailment_follows_from_the_facts(domain):
         (thing,) = [thing for thing in known if subject in (thing, inference.KIND_OF[thing], CLASSES[inference.KIND_OF[thing]])]
         claimed = opposite[claimed] if denial else claimed
         assert row["label"] == (0 if claimed in known[thing] else 1 if opposite[claimed] in known[thing] else 2), row
+
+
+@pytest.mark.parametrize("domain", DOMAINS)
+def test_the_word_ruled_out_is_the_opposite_of_the_fact(domain):
+    opposite = {word: other for a, b in inference.OPPOSITES[domain] for word, other in ((a, b), (b, a))}
+    for row in take(BY_NAME["inference_opposite"], 400, domain=domain):
+        (told,) = [word for word in words(row["text"]) if word in opposite]
+        assert [row[f"choice{index}"] == opposite[told] for index in range(3)] == [index == row["label"] for index in range(3)], row
 
 
 @pytest.mark.parametrize("domain", DOMAINS)

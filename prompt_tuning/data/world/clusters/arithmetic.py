@@ -1,60 +1,16 @@
-"""Arithmetic in words, zero to twenty: is a sum right, who has more, is it more or fewer than before, how many are there now.
+"""Arithmetic in words, zero to twenty: is a sum right, who has more, is it more or fewer than before, what is next, how many are there.
 
 Addends go from zero to ten. `arithmetic_true` and `arithmetic_more` can also be drawn in Tavi.
 Out of domain the names, the things and the sentences are others; the numbers are the same.
 """
 
 import random
-from collections.abc import Mapping
 
 from prompt_tuning.data.templates import Template
+from prompt_tuning.data.world.clusters.arithmetic_frames import CHANGES, CLAIMS, COUNTS, PAIRS, STORIES, TAVI
 from prompt_tuning.data.world.clusters.words_lexicon import NAMES, NUMBERS, THINGS, capital, counted, people, pronoun
 from prompt_tuning.data.world.task import Domain, Language, Row, WorldTask
-from prompt_tuning.data.world.tavi import Tavi, coin
 
-TAVI = Tavi(
-    coin((many for things in THINGS.values() for _, many in things), "noun")
-    | coin(("have",), "verb")
-    | coin(("true", "false"), "adjective")
-    | coin(NUMBERS, "other")
-)
-
-# What is claimed of two numbers: (sentence, sign). `first` and `second` are the numbers, `result` what they are said to make.
-_CLAIMS: Mapping[Domain, tuple[tuple[str, int], ...]] = {
-    "in": (
-        ("{name} says that {first} plus {second} is {result}.", 1),
-        ("{name} has {first} {things} and {other} has {second}, so together they have {result}.", 1),
-        ("{name} says that {first} minus {second} is {result}.", -1),
-    ),
-    "out": (
-        ("{name} put {first} {things} to {second} others, which makes {result} in all.", 1),
-        ("In the notes of {name}, {first} and {second} make {result}.", 1),
-        ("In the notes of {name}, {second} from {first} leaves {result}.", -1),
-    ),
-}
-# One-step stories: (sentences, sign).
-_STORIES: Mapping[Domain, tuple[tuple[str, int], ...]] = {
-    "in": (
-        ("{name} had {some}. {Pronoun} gave {second} to {other}.", -1),
-        ("{name} had {some}. {Pronoun} lost {second} of them.", -1),
-        ("{name} had {some}. {Pronoun} got {second} more from {other}.", 1),
-        ("{name} had {some}. {Pronoun} found {second} more.", 1),
-    ),
-    "out": (
-        ("{name} owned {some} and sold {second} of them to {other}.", -1),
-        ("There were {some} on the shelf, and {name} took {second} away.", -1),
-        ("{name} owned {some} and bought {second} more from {other}.", 1),
-        ("There were {some} on the shelf, and {name} put {second} more there.", 1),
-    ),
-}
-_PAIRS: Mapping[Domain, tuple[str, ...]] = {
-    "in": ("{first} has {some}. {second} has {others}.", "{first} has {some} and {second} has {others}."),
-    "out": ("{some} belong to {first}, {others} to {second}.", "{first} owns {some}, while {second} owns {others}."),
-}
-_CHANGES: Mapping[Domain, tuple[str, ...]] = {
-    "in": ("In the morning {name} had {some}. In the evening {pronoun} had {others}.", "{name} had {some} at first and {others} at last."),
-    "out": ("On Monday {name} owned {some}, on Friday {others}.", "Last year {name} owned {some}. This year {pronoun} owns {others}."),
-}
 _MORE_FEWER_SAME = ("fewer", "the same", "more")
 
 
@@ -70,7 +26,7 @@ def _wrong(rng: random.Random, result: int) -> int:
 
 def _claim(rng: random.Random, domain: Domain, right: bool) -> tuple[str, int]:
     """A claim, and the number that would be right."""
-    frame, sign = rng.choice(_CLAIMS[domain])
+    frame, sign = rng.choice(CLAIMS[domain])
     first, second, result = _operands(rng, sign)
     said = result if right else _wrong(rng, result)
     name, other = people(rng, domain, 2)
@@ -106,7 +62,7 @@ def _two_owners(rng: random.Random, domain: Domain, language: Language) -> tuple
         has = [TAVI.clause("have", name, object=(thing[1], NUMBERS[number])) for name, number in zip(names, numbers, strict=True)]
         return TAVI.say(*has), names, numbers, thing
     some, others = (counted(number, thing) for number in numbers)
-    text = rng.choice(_PAIRS[domain]).format(first=names[0], second=names[1], some=some, others=others)
+    text = rng.choice(PAIRS[domain]).format(first=names[0], second=names[1], some=some, others=others)
     return capital(text), names, numbers, thing
 
 
@@ -122,7 +78,7 @@ def _change(rng: random.Random, domain: Domain) -> tuple[str, int, str, tuple[st
     before, after = ((high, low), (low, low), (low, high))[label]
     name = rng.choice(NAMES[domain])
     thing = rng.choice(THINGS[domain])
-    frame = rng.choice(_CHANGES[domain])
+    frame = rng.choice(CHANGES[domain])
     return frame.format(name=name, pronoun=pronoun(name), some=counted(before, thing), others=NUMBERS[after]), label, name, thing
 
 
@@ -132,7 +88,7 @@ def _draw_change(rng: random.Random, domain: Domain, language: Language) -> Row:
 
 
 def _story(rng: random.Random, domain: Domain) -> tuple[str, int, tuple[str, str], str]:
-    frame, sign = rng.choice(_STORIES[domain])
+    frame, sign = rng.choice(STORIES[domain])
     first, second, result = _operands(rng, sign)
     name, other = people(rng, domain, 2)
     thing = rng.choice(THINGS[domain])
@@ -146,6 +102,18 @@ def _story(rng: random.Random, domain: Domain) -> tuple[str, int, tuple[str, str
 def _draw_now(rng: random.Random, domain: Domain, language: Language) -> Row:
     text, result, thing, _ = _story(rng, domain)
     return {"text": text, "number": NUMBERS[result], "things": thing[1]}
+
+
+def _draw_next(rng: random.Random, domain: Domain, language: Language) -> Row:
+    """Numbers in a row and three that may follow: the label is the index of the one that does."""
+    length = rng.choice((3, 4, 5))
+    start = rng.randrange(21 - length)
+    told, answer = NUMBERS[start : start + length], NUMBERS[start + length]
+    others = rng.sample([number for number in NUMBERS if number != answer and number not in told], 2)
+    choices = rng.sample([answer, *others], 3)
+    name = rng.choice(NAMES[domain])
+    text = rng.choice(COUNTS[domain]).format(name=name, numbers=", ".join(told))
+    return {"text": text, "name": name, "label": choices.index(answer)} | {f"choice{i}": number for i, number in enumerate(choices)}
 
 
 def _say_fact(rng: random.Random, domain: Domain) -> str:
@@ -275,6 +243,7 @@ def passages(rng: random.Random, domain: Domain) -> str:
 
 _CLASSIFIED = ("accuracy", "f1_macro")
 _OWNERS = ("{first}", "{second}")
+_THREE = ("{choice0}", "{choice1}", "{choice2}")
 _OWNERS_TURNED = ("{second}", "{first}")
 
 TASKS: tuple[WorldTask, ...] = (
@@ -351,6 +320,28 @@ TASKS: tuple[WorldTask, ...] = (
             Template(
                 "Later it was {answer}. Tell what there was at both times.", "{text}", _MORE_FEWER_SAME, turned_around=True, name="tell"
             ),
+        ),
+        metrics=_CLASSIFIED,
+    ),
+    WorldTask(
+        name="arithmetic_next",
+        cluster="arithmetic",
+        draw=_draw_next,
+        key_fields=("text", "choice0", "choice1", "choice2"),
+        plain=Template("next: {text} choices: {choice0}, {choice1}, {choice2}", answer_choices=_THREE, name="plain"),
+        templates=(
+            Template("{text}\nWhich number is next: {choice0}, {choice1} or {choice2}?", answer_choices=_THREE, name="which"),
+            Template("{text} Count on. What follows?\n{options}", answer_choices=_THREE, name="count"),
+            Template("Go on with the numbers. {text} {choice0}, {choice1} or {choice2}?", answer_choices=_THREE, name="go"),
+            Template("Numbers: {text}\nChoices: {choice0}, {choice1}, {choice2}\nThe next one:", answer_choices=_THREE, name="fields"),
+            Template("One more number is to be said. Which is it? {text}\n{options}", answer_choices=_THREE, name="said"),
+            Template("{text} Now take {choice0}, {choice1} or {choice2}, whichever goes on the row.", answer_choices=_THREE, name="row"),
+            Template("What comes after the last of these? {text}\n\n{options}", answer_choices=_THREE, name="after"),
+            Template(
+                "{name} was interrupted. {text} {choice0}, {choice1}, {choice2}: what was left out?", answer_choices=_THREE, name="left"
+            ),
+            Template("{name} counts and {answer} is next. What was there so far?", "{text}", _THREE, turned_around=True, name="far"),
+            Template("Write a row of numbers that goes on with {answer}.", "{text}", _THREE, turned_around=True, name="write"),
         ),
         metrics=_CLASSIFIED,
     ),

@@ -175,10 +175,9 @@ def _ending(rng: random.Random, domain: Domain, tale: _Tale) -> str:
 
 
 def passages(rng: random.Random, domain: Domain) -> str:
-    """A story of three or four sentences, and one or two sentences that tell what follows from it."""
+    """A story of three or four sentences, and what follows from it, told in two ways."""
     tale = (_where_tale if chance(rng, 0.5) else _who_tale)(rng, domain)
-    text = f"{tale.story} {_ending(rng, domain, tale)}"
-    return f"{text} {_ending(rng, domain, tale)}" if chance(rng, 0.3) else text
+    return " ".join([tale.story, _ending(rng, domain, tale), _ending(rng, domain, tale)])
 
 
 def _draw_yes_no(rng: random.Random, domain: Domain, language: Language) -> Row:

@@ -6,7 +6,7 @@ In each sentence two candidates stand side by side (two people, two colours, two
 import random
 
 from prompt_tuning.data.templates import Template
-from prompt_tuning.data.world.prose import a, chance, choose, question_verdict, verdict
+from prompt_tuning.data.world.prose import a, chance, choose, question_verdict, shuffled, verdict
 from prompt_tuning.data.world.story_lexicon import KINDS, LEXICA
 from prompt_tuning.data.world.story_templates import TEMPLATES
 from prompt_tuning.data.world.task import Domain, Language, Row, WorldTask
@@ -175,19 +175,20 @@ def _event(rng: random.Random, domain: Domain) -> tuple[str, dict[str, str]]:
 
 def _giving_passage(rng: random.Random, domain: Domain) -> str:
     sentence, giver, receiver = _giving(rng, domain)
-    kind = rng.random()
-    if kind < 0.7:
-        return f"{sentence} {choose(rng, _ROLE_ENDINGS).format(g=giver, r=receiver)}"
-    truth = chance(rng, 0.5)
-    name, role = choose(rng, ((giver, "giver"), (receiver, "receiver")))
-    said = role if truth else ("receiver" if role == "giver" else "giver")
-    return f"{sentence} {verdict(rng, f'{name} was the {said}', truth)}"
+    told = [ending.format(g=giver, r=receiver) for ending in rng.sample(_ROLE_ENDINGS, 2)]
+    if chance(rng, 0.3):
+        truth = chance(rng, 0.5)
+        name, role = choose(rng, ((giver, "giver"), (receiver, "receiver")))
+        said = role if truth else ("receiver" if role == "giver" else "giver")
+        told[0] = verdict(rng, f"{name} was the {said}", truth)
+    return " ".join([sentence, *told])
 
 
 def _listing_passage(rng: random.Random, domain: Domain) -> str:
     sentence, x, y, first, second = _listing(rng, domain)
     k, other = (_kind_noun(kind) for kind in (first, second))
-    return f"{sentence} {choose(rng, _LIST_ENDINGS).format(x=x, y=y, k=k, l=other)}"
+    told = (ending.format(x=x, y=y, k=k, l=other) for ending in rng.sample(_LIST_ENDINGS, 2))
+    return " ".join([sentence, *told])
 
 
 def _kind_noun(kind: int) -> str:
@@ -196,16 +197,20 @@ def _kind_noun(kind: int) -> str:
 
 
 def _coloured_passage(rng: random.Random, domain: Domain) -> str:
+    """The sentence, and of both things something that follows."""
     sentence, one, two = _coloured(rng, domain)
-    (x, c), (_, e) = (one, two) if chance(rng, 0.5) else (two, one)
-    if chance(rng, 0.45):
+    told = []
+    for (x, c), (_, e) in shuffled(rng, ((one, two), (two, one))):
         truth = chance(rng, 0.5)
-        said = c if truth else e
-        if chance(rng, 0.4):
-            return f"{sentence} {question_verdict(rng, f'Was the {x} {said}?', truth)}"
-        return f"{sentence} {verdict(rng, f'the {x} was {said}', truth)}"
-    ending = choose(rng, _COLOUR_ENDINGS).format(x=x, c=c, e=e, d=choose(rng, LEXICA[domain].people).name)
-    return f"{sentence} {ending}"
+        claim = f"{x} was {c if truth else e}"
+        kind = rng.random()
+        if kind < 0.4:
+            told.append(choose(rng, _COLOUR_ENDINGS).format(x=x, c=c, e=e, d=choose(rng, LEXICA[domain].people).name))
+        elif kind < 0.65:
+            told.append(question_verdict(rng, f"Was the {x} {c if truth else e}?", truth))
+        else:
+            told.append(verdict(rng, f"the {claim}", truth))
+    return " ".join([sentence, *told])
 
 
 def _event_passage(rng: random.Random, domain: Domain) -> str:
@@ -214,13 +219,12 @@ def _event_passage(rng: random.Random, domain: Domain) -> str:
     return " ".join([sentence, *(choose(rng, _EVENT_ENDINGS[key]).format(v=values[key]) for key in wanted)])
 
 
-_PASSAGES = (_giving_passage, _listing_passage, _coloured_passage, _event_passage)
+_PASSAGES = (_giving_passage, _giving_passage, _listing_passage, _coloured_passage, _coloured_passage, _event_passage)
 
 
 def passages(rng: random.Random, domain: Domain) -> str:
-    """Two short pieces, each a sentence and what can be taken from it."""
-    first, second = choose(rng, _PASSAGES), choose(rng, _PASSAGES)
-    return f"{first(rng, domain)} {second(rng, domain)}"
+    """A sentence and what can be taken from it; who gives and which colour is whose come twice as often as the others."""
+    return choose(rng, _PASSAGES)(rng, domain)
 
 
 def _draw_role(rng: random.Random, domain: Domain, language: Language) -> Row:

@@ -1,7 +1,7 @@
 """Inference over a small taxonomy: what follows from what was said, with the kinds of animals, plants and objects known from the world.
 
 `inference_kind` takes two steps (who drew what; what that is), `inference_entailment` holds a claim against stated properties (true, false,
-unknown), `inference_odd` finds the word whose kind is not that of the others.
+unknown), `inference_opposite` finds the word that a fact rules out, `inference_odd` the word whose kind is not that of the others.
 """
 
 import random
@@ -162,12 +162,24 @@ def draw_odd(rng: random.Random, domain: Domain, language: Language) -> Row:
     return {"text": text, **kinds, "kind": KIND_OF[words[place - 1]], "label": place}
 
 
+def draw_opposite(rng: random.Random, domain: Domain, language: Language) -> Row:
+    """A fact about a thing and three words; the label is the index of the one that the fact rules out, its opposite."""
+    pairs = OPPOSITES[domain]
+    told, *others = rng.sample(range(len(pairs)), 3)
+    thing = _member(rng, domain, rng.choice(tuple(KINDS)))
+    side = rng.randrange(2)
+    answer = pairs[told][1 - side]
+    choices = rng.sample([answer, *(rng.choice(pairs[other]) for other in others)], 3)
+    text = f"The {thing} was {pairs[told][side]}." if domain == "in" else f"There was {with_article(f'{pairs[told][side]} {thing}')}."
+    return {"text": text, "thing": thing, "label": choices.index(answer)} | {f"choice{i}": word for i, word in enumerate(choices)}
+
+
 def _kinds(rng: random.Random, domain: Domain) -> str:
-    """Who drew what, then what follows for one or two of them."""
+    """Who drew what, then what follows for two or all of them."""
     scene = _scene(rng, domain, rng.choice((2, 2, 3)))
     parts = [scene.text]
-    order = rng.sample(range(len(scene.owners)), 2)
-    for asked, other in (order, order[::-1])[: rng.choice((1, 2))]:
+    order = rng.sample(range(len(scene.owners)), len(scene.owners))
+    for asked, other in zip(order, (*order[1:], order[0]), strict=True):
         name, thing = scene.owners[asked], scene.things[asked]
         top = rng.random() < 0.5
         mine, theirs = with_article(_class_of(thing, top)), with_article(_class_of(scene.things[other], top))
@@ -194,7 +206,7 @@ def _kinds(rng: random.Random, domain: Domain) -> str:
 def _entailments(rng: random.Random, domain: Domain) -> str:
     facts = _facts(rng, domain, rng.choice((1, 1, 1, 2, 2)))  # a single thing is the easy case, from which a learner sets out
     parts = [facts.text]
-    for _ in range(rng.choice((1, 2, 2, 3))):
+    for _ in range(rng.choice((2, 3))):
         answer = rng.randrange(3)
         subject, predicate = _claim(rng, domain, facts, answer)
         name = people(rng, domain)[0].name
@@ -284,7 +296,7 @@ def _opposites(rng: random.Random, domain: Domain) -> str:
 
 def passages(rng: random.Random, domain: Domain) -> str:
     """One passage of prose on things, their kinds and their properties."""
-    (passage,) = rng.choices((_kinds, _entailments, _odd_words, _lore, _opposites), weights=(25, 34, 18, 16, 7))
+    (passage,) = rng.choices((_kinds, _entailments, _odd_words, _lore, _opposites), weights=(30, 36, 14, 12, 8))
     return passage(rng, domain)
 
 
@@ -305,6 +317,17 @@ TASKS: tuple[WorldTask, ...] = (
         key_fields=("text", "hypothesis"),
         plain=Template("hypothesis: {hypothesis} premise: {text}", answer_choices=("true", "false", "unknown"), name="plain"),
         templates=inference_templates.ENTAILMENT,
+        metrics=("accuracy", "f1_macro"),
+    ),
+    WorldTask(
+        name="inference_opposite",
+        cluster="inference",
+        draw=draw_opposite,
+        key_fields=("text", "choice0", "choice1", "choice2"),
+        plain=Template(
+            "premise: {text} words: {choice0}, {choice1}, {choice2}", answer_choices=("{choice0}", "{choice1}", "{choice2}"), name="plain"
+        ),
+        templates=inference_templates.OPPOSITE,
         metrics=("accuracy", "f1_macro"),
     ),
     WorldTask(

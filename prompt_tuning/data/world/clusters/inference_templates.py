@@ -104,3 +104,22 @@ ODD: tuple[Template, ...] = (
         name="solution",
     ),
 )
+
+_WORDS = ("{choice0}", "{choice1}", "{choice2}")
+
+OPPOSITE: tuple[Template, ...] = (
+    Template("{text}\nWhat can the {thing} not have been: {choice0}, {choice1} or {choice2}?", answer_choices=_WORDS, name="not_have_been"),
+    Template("{text} Which of these words is ruled out by that?\n{options}", answer_choices=_WORDS, name="ruled_out"),
+    Template("Find the opposite. {text} {choice0}, {choice1}, {choice2}", answer_choices=_WORDS, name="find"),
+    Template("Told: {text}\nWords: {choice0}, {choice1}, {choice2}\nContradicted:", answer_choices=_WORDS, name="fields"),
+    Template("One of three words would be a contradiction. Which? {text}\n{options}", answer_choices=_WORDS, name="contradiction"),
+    Template(
+        "{text} Someone calls the {thing} {choice0}, {choice1} and {choice2}. Where is the error?", answer_choices=_WORDS, name="error"
+    ),
+    Template("Of {choice0}, {choice1} and {choice2} two may be right. Name the other one. {text}", answer_choices=_WORDS, name="two_right"),
+    Template("{text}\nIt follows that the {thing} was not\n{options}", answer_choices=_WORDS, name="follows"),
+    Template("Say something about the {thing} that rules out {answer}.", "{text}", answer_choices=_WORDS, turned_around=True, name="say"),
+    Template(
+        "Nobody could call the {thing} {answer}. What is known of it?", "{text}", answer_choices=_WORDS, turned_around=True, name="nobody"
+    ),
+)

@@ -111,14 +111,17 @@ def _events(rng: random.Random, domain: Domain) -> tuple[str, str, list[str], bo
 
 
 def _draw_first(rng: random.Random, domain: Domain, language: Language) -> Row:
+    """Two deeds as `event0` and `event1`, in any order: the label is the index of the one that came first."""
     text, name, deeds, in_order = _events(rng, domain)
-    return {"text": text, "name": name, "event0": deeds[0], "event1": deeds[1], "label": 0 if in_order else 1}
+    first = deeds[0] if in_order else deeds[1]
+    events = rng.sample(deeds, 2)
+    return {"text": text, "name": name, "event0": events[0], "event1": events[1], "label": events.index(first)}
 
 
 def _say_most(rng: random.Random, domain: Domain) -> str:
     text, names, quality = _chain(rng, domain, "english")
     ends = []
-    for name, side in rng.sample([(names[0], quality.up), (names[2], quality.down)], rng.choice((1, 2))):
+    for name, side in rng.sample([(names[0], quality.up), (names[2], quality.down)], 2):
         most = side[2]
         ends.append(
             rng.choice(
@@ -135,13 +138,24 @@ def _say_most(rng: random.Random, domain: Domain) -> str:
 
 
 def _say_follows(rng: random.Random, domain: Domain) -> str:
-    text, names, quality = _chain(rng, domain, "english")
+    """A chain, or a single comparison, and two judgements on claims about it."""
+    if rng.random() < 0.4:
+        upper, lower = people(rng, domain, 2)
+        quality = rng.choice(QUALITIES[domain])
+        text = _compare(upper, lower, quality, upward=rng.random() < 0.5, language="english") + "."
+    else:
+        text, (upper, _, lower), quality = _chain(rng, domain, "english")
+    return " ".join([text, *(_judged(rng, domain, upper, lower, quality) for _ in range(2))])
+
+
+def _judged(rng: random.Random, domain: Domain, upper: str, lower: str, quality: Quality) -> str:
+    """A claim on two people, of whom `upper` has more of the quality, and whether it is right."""
     upward = rng.random() < 0.5
     right = rng.random() < 0.5
-    pair = (names[0], names[2]) if right else (names[2], names[0])
+    pair = (upper, lower) if right else (lower, upper)
     claim = _compare(*pair, quality, upward=upward, language="english")
     subject, rest = claim.split(" is ")
-    judge = rng.choice([name for name in NAMES[domain] if name not in names])
+    judge = rng.choice([name for name in NAMES[domain] if name not in pair])
     if right:
         ends = (
             f"Is {subject} {rest}? Yes.",
@@ -153,7 +167,7 @@ def _say_follows(rng: random.Random, domain: Domain) -> str:
             f"{claim}, that is true.",
         )
     else:
-        truth = _compare(names[0], names[2], quality, upward=not upward, language="english")
+        truth = _compare(upper, lower, quality, upward=not upward, language="english")
         ends = (
             f"Is {subject} {rest}? No.",
             f"{claim}? No.",
@@ -163,7 +177,7 @@ def _say_follows(rng: random.Random, domain: Domain) -> str:
             f"Does it follow that {claim}? No, {truth}.",
             f"{claim}, that is false.",
         )
-    return f"{text} {rng.choice(ends)}"
+    return rng.choice(ends)
 
 
 def _say_events(rng: random.Random, domain: Domain) -> str:
@@ -177,8 +191,9 @@ def _say_events(rng: random.Random, domain: Domain) -> str:
         f"{who} {first} first and {second} last.",
         f"In the beginning {name} {first}, and in the end {pronoun(name)} {second}.",
         f"{who} {second} only later.",
+        f"What did {name} do last? {who} {second}.",
     )
-    return f"{text} {rng.choice(ends)}"
+    return " ".join([text, *rng.sample(ends, 2)])
 
 
 def _say_plain(rng: random.Random, domain: Domain) -> str:
@@ -189,6 +204,8 @@ def _say_plain(rng: random.Random, domain: Domain) -> str:
         (
             f"{first} is {quality.up[1]} than {second}, so {second} is {quality.down[1]} than {first}.",
             f"{first} is {quality.down[1]} than {second}. That means that {second} is {quality.up[1]}.",
+            f"{first} is {quality.up[1]} than {second}. The {quality.up[1]} one is {first}, the {quality.down[1]} one is {second}.",
+            f"{first} is {quality.down[1]} than {second}. The {quality.up[1]} one is {second}, the {quality.down[1]} one is {first}.",
             f"{first} {one} and {second} {two}. Both were tired.",
         )
     )
@@ -215,7 +232,7 @@ def _say_tavi(rng: random.Random, domain: Domain) -> str:
 
 
 _SKILLS = (_say_most, _say_follows, _say_events, _say_plain, _say_tavi)
-_WEIGHTS = (28, 30, 24, 8, 10)
+_WEIGHTS = (29, 27, 23, 13, 8)
 
 
 def passages(rng: random.Random, domain: Domain) -> str:

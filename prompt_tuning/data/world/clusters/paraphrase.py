@@ -279,7 +279,7 @@ def _story(rng: random.Random, domain: Domain) -> str:
 
 def passages(rng: random.Random, domain: Domain) -> str:
     """One passage of prose in which something is told twice or more."""
-    (passage,) = rng.choices((_restated, _two_sayings, _three_sayings, _story), weights=(38, 44, 14, 4))
+    (passage,) = rng.choices((_restated, _two_sayings, _three_sayings, _story), weights=(36, 38, 23, 3))
     return passage(rng, domain)
 
 

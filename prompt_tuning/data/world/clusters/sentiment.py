@@ -5,61 +5,12 @@ each other, so that no single word tells the label.
 """
 
 import random
-from typing import NamedTuple
 
 from prompt_tuning.data.templates import Template
 from prompt_tuning.data.world.clusters import sentiment_templates
-from prompt_tuning.data.world.lexicon import DAYS, Person, people, sentence
+from prompt_tuning.data.world.clusters.sentiment_lexicon import LEXICON, TAVI, TAVI_WORDS, Lexicon
+from prompt_tuning.data.world.lexicon import DAYS, Person, listing, people, sentence
 from prompt_tuning.data.world.task import Domain, Language, Row, WorldTask
-from prompt_tuning.data.world.tavi import Tavi, coin
-
-
-class Lexicon(NamedTuple):
-    """The words of one domain."""
-
-    good: tuple[str, ...]
-    bad: tuple[str, ...]
-    affirmers: tuple[str, ...]
-    negators: tuple[str, ...]
-    items: dict[str, str]  # the thing reviewed: what one does with it, in the past
-
-
-LEXICON: dict[Domain, Lexicon] = {
-    "in": Lexicon(
-        good=("good", "great", "fine", "lovely"),
-        bad=("bad", "poor", "awful", "dull"),
-        affirmers=("", "very", "truly"),
-        negators=("not", "never", "hardly"),
-        items={
-            "soup": "tried", "bread": "tried", "cake": "tried", "tea": "tried",
-            "film": "saw", "play": "saw", "show": "saw", "song": "heard", "story": "heard",
-        },
-    ),
-    "out": Lexicon(
-        good=("nice", "superb", "perfect"),
-        bad=("weak", "gloomy", "foul"),
-        affirmers=("indeed", "quite"),
-        negators=("anything but", "in no way"),
-        items={
-            "room": "used", "bed": "used", "chair": "used", "lamp": "used",
-            "hotel": "visited", "garden": "visited", "museum": "visited",
-        },
-    ),
-}  # fmt: skip
-
-# What Tavi has words for; the good words first. The rest of the lexicon is English only.
-TAVI_WORDS: dict[Domain, Lexicon] = {
-    "in": Lexicon(("good", "lovely", "great"), ("bad", "dull", "awful"), (), (), dict.fromkeys(("soup", "bread", "cake", "tea"), "eat")),
-    "out": Lexicon(
-        ("nice", "perfect", "superb"), ("weak", "gloomy", "foul"), (), (), dict.fromkeys(("room", "bed", "garden", "hotel"), "visit")
-    ),
-}
-TAVI = Tavi(
-    coin([item for words in TAVI_WORDS.values() for item in words.items], "noun")
-    | coin([word for words in TAVI_WORDS.values() for word in (*words.good, *words.bad)], "adjective")
-    | coin(("eat", "visit"), "verb")
-)
-
 
 # How often a judgement is negated: in tasks evenly, so that no word tells the label; in passages less, as in prose elsewhere, so that a
 # learner finds what the adjectives mean before it finds what the denials do (even shares hold a small model on a plateau).
@@ -199,6 +150,22 @@ def draw_feeling(rng: random.Random, domain: Domain, language: Language) -> Row:
     likes = [bool(label), bool(other)] if asked == 0 else [bool(other), bool(label)]
     text = _two_person_text(rng, domain, pair, item, likes, TASK_DENIALS)
     return {"text": text, "person": pair[asked].name, "item": item, "label": label}
+
+
+def draw_word(rng: random.Random, domain: Domain, language: Language) -> Row:
+    """Three words on a thing, one of them of another sign; the label is the index of the one that is `asked`, praise or blame."""
+    words, person = LEXICON[domain], people(rng, domain)[0]
+    item = rng.choice(tuple(words.items))
+    praise = rng.random() < 0.5
+    alone, others = (words.good, words.bad) if praise else (words.bad, words.good)
+    answer = rng.choice(alone)
+    choices = rng.sample([answer, *rng.sample(others, 2)], 3)
+    if domain == "in":
+        text = f"{person.name} wrote {listing(choices)} about the {item}."
+    else:
+        text = f"On {rng.choice(DAYS)} {person.name} called the {item} {listing(choices)}."
+    asked = "praise" if praise else "blame"
+    return {"text": text, "asked": asked, "label": choices.index(answer)} | {f"choice{i}": word for i, word in enumerate(choices)}
 
 
 def _verdict(rng: random.Random, domain: Domain, item: str, positive: bool, person: Person | None = None) -> str:
@@ -359,7 +326,7 @@ def _tavi(rng: random.Random, domain: Domain) -> str:
 
 def passages(rng: random.Random, domain: Domain) -> str:
     """One passage of prose about people and what they liked."""
-    kinds = {_reviews: 17, _short_verdicts: 25, _glosses: 24, _announced: 3, _comparison: 10, _feelings: 11, _story: 1, _tavi: 9}
+    kinds = {_reviews: 20, _short_verdicts: 23, _glosses: 18, _announced: 2, _comparison: 15, _feelings: 15, _story: 1, _tavi: 6}
     (kind,) = rng.choices(tuple(kinds), weights=tuple(kinds.values()))
     return kind(rng, domain)
 
@@ -384,6 +351,15 @@ TASKS: tuple[WorldTask, ...] = (
         templates=sentiment_templates.COMPARISON,
         metrics=("accuracy", "f1_macro"),
         languages=("english", "tavi"),
+    ),
+    WorldTask(
+        name="sentiment_word",
+        cluster="sentiment",
+        draw=draw_word,
+        key_fields=("text", "asked"),
+        plain=Template("{asked}: {text}", answer_choices=("{choice0}", "{choice1}", "{choice2}"), name="plain"),
+        templates=sentiment_templates.WORD,
+        metrics=("accuracy", "f1_macro"),
     ),
     WorldTask(
         name="sentiment_feeling",

@@ -81,3 +81,30 @@ FEELING: tuple[Template, ...] = (
         name="two_friends",
     ),
 )
+
+_WORDS = ("{choice0}", "{choice1}", "{choice2}")
+
+WORD: tuple[Template, ...] = (
+    Template("{text}\nWhich of these words is {asked}?", answer_choices=_WORDS, name="which"),
+    Template("Only one of the words is {asked}. Find it. {text}", answer_choices=_WORDS, name="only_one"),
+    Template("{text} Pick the word of {asked}.\n{options}", answer_choices=_WORDS, name="pick"),
+    Template("Wanted: {asked}\nText: {text}\nWord:", answer_choices=_WORDS, name="fields"),
+    Template("Two of the words agree with each other. Name the third. {text}", answer_choices=_WORDS, name="third"),
+    Template("{text}\nThree opinions in a word each: the one that stands for {asked} is", answer_choices=_WORDS, name="stands_for"),
+    Template("{choice0}, {choice1}, {choice2}. Say which of the three is meant as {asked}. {text}", answer_choices=_WORDS, name="meant"),
+    Template("In this line there is a single word of {asked}: {text}\n{options}", answer_choices=_WORDS, name="single"),
+    Template(
+        "Write a line with three opinions, of which only {answer} is {asked}.",
+        "{text}",
+        answer_choices=_WORDS,
+        turned_around=True,
+        name="line",
+    ),
+    Template(
+        "The odd opinion out is {answer}. Make up the line it comes from.",
+        "{text}",
+        answer_choices=_WORDS,
+        turned_around=True,
+        name="make_up",
+    ),
+)

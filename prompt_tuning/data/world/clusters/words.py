@@ -136,10 +136,11 @@ def _say_repeat(rng: random.Random, domain: Domain) -> str:
 
 
 def _say_member(rng: random.Random, domain: Domain) -> str:
-    *words, stranger = rng.sample(NOUNS[domain], 5)
+    *words, one, two = rng.sample(NOUNS[domain], 6)
     name = rng.choice(NAMES[domain])
     said = []
-    for word, found in rng.sample([(rng.choice(words), True), (stranger, False)], rng.choice((1, 2))):
+    there = [(word, True) for word in rng.sample(words, 2)]
+    for word, found in rng.sample([*there, (one, False), (two, False)], 3):
         if found:
             ends = (
                 f"Was {word} there? Yes, it was.",
@@ -198,7 +199,7 @@ def _say_story(rng: random.Random, domain: Domain) -> str:
 
 
 _SKILLS = (_say_reverse, _say_pick, _say_repeat, _say_member, _say_same, _say_story)
-_WEIGHTS = (20, 15, 22, 15, 22, 6)
+_WEIGHTS = (12, 12, 16, 44, 13, 3)
 
 
 def passages(rng: random.Random, domain: Domain) -> str:
