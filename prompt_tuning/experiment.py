@@ -10,6 +10,8 @@ from prompt_tuning.data.vocabularies import Vocabulary
 from prompt_tuning.errors import UserError
 from prompt_tuning.evaluation import Evaluation
 from prompt_tuning.methods.base import Method
+from prompt_tuning.methods.full import Full
+from prompt_tuning.methods.norms import Norms
 from prompt_tuning.models.decoder_layers import DecoderConfig
 from prompt_tuning.models.t5 import T5Config
 from prompt_tuning.optimizers import Adafactor, AdamW, Schedule
@@ -94,13 +96,14 @@ class Experiment:
                 raise UserError(f"{name}: wanted 0 or more and less than 1, got {getattr(self, name)!r}")
         if self.early_stopping_evals and not self.eval_steps:
             raise UserError("early_stopping_evals needs evaluations; set EVAL_STEPS to more than 0")
-        if self.save_base and hasattr(self.method, "length"):
+        method = type(self.method).__name__
+        if self.save_base and not isinstance(self.method, Full | Norms):
             raise UserError(
-                "save_base: wanted model tuning, for a prompt leaves the base as it was; set experiment.Experiment.save_base = False"
+                f"save_base: wanted model tuning, for {method} leaves the base as it was; set experiment.Experiment.save_base = False"
             )
-        if self.base_checkpoint is None and not self.allow_random_base and hasattr(self.method, "length"):
+        if self.base_checkpoint is None and not self.allow_random_base and not isinstance(self.method, Full):
             raise UserError(
-                "no base checkpoint: a prompt over random weights learns nothing; set --gin.BASE_CHECKPOINT=\"'DIR'\" "
+                f"no base checkpoint: {method} over random weights learns nothing; set --gin.BASE_CHECKPOINT=\"'DIR'\" "
                 "(or experiment.Experiment.allow_random_base = True to do it all the same)"
             )
 

@@ -304,8 +304,9 @@ def _finish(
     report = final if best.step == steps else evaluate(best_tuned)
     folder.write_rows("predictions.jsonl", report.predictions)
     flat = trainable.named(best_tuned)
-    if "embed/prompt/rows" in flat:
-        checkpoints.save_prompt_npy(folder.path / "prompt.npy", flat["embed/prompt/rows"])
+    prompt = nnx.merge(built.graphdef, best_tuned, built.frozen).embed.prompt
+    if prompt is not None:  # The rows, whatever makes them: what a network made needs the network no more.
+        checkpoints.save_prompt_npy(folder.path / "prompt.npy", prompt())
     if experiment.save_base:
         interop.save_base(folder.path / "base", trainable.named(built.frozen) | flat, config=experiment.model, dtype="bfloat16")
     trained, frozen = trainable.totals(built.rows)

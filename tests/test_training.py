@@ -1,6 +1,7 @@
 """The loop: what a run leaves behind, early stopping, resumption, and what is refused."""
 
 import contextlib
+import dataclasses
 import functools
 import json
 import os
@@ -13,12 +14,17 @@ import sys
 import jax
 import numpy as np
 import pytest
+from flax import nnx
 from orbax.checkpoint import v1 as ocp
 
-from prompt_tuning import cli, experiment, interop, optimizers, run_folder, train, training
+from prompt_tuning import assembly, cli, experiment, interop, optimizers, run_folder, train, training
 from prompt_tuning.errors import Interrupted, UserError
 from prompt_tuning.evaluation import Evaluation
 from prompt_tuning.methods.full import Full
+from prompt_tuning.methods.lora import Lora
+from prompt_tuning.methods.norms import Norms
+from prompt_tuning.methods.p_tuning import PTuning
+from prompt_tuning.methods.prompt import File, Prompt, Uniform
 from tests import tiny_run
 from tests.interop import tiny
 from tests.tiny_experiment import CONFIG, PROMPT, checkpoint_steps, metrics, restored, tiny_experiment
@@ -138,6 +144,31 @@ def test_predictions_and_the_prompt_are_the_best_checkpoints(finished):
     assert prompt.dtype == np.float32
     best = restored(settings, folder, results["best"]["step"]).trainable
     np.testing.assert_array_equal(prompt, best["embed"]["prompt"]["rows"])
+
+
+def test_a_prompt_that_a_network_makes_is_left_as_the_rows_it_made(tmp_path):
+    settings = tiny_experiment(method=PTuning(length=3, network="mlp", hidden=4, initializer=Uniform()), train_steps=2, eval_steps=0)
+    training.train(settings, str(tmp_path))
+    rows = np.load(tmp_path / "prompt.npy")
+    again = dataclasses.replace(settings, method=Prompt(length=3, initializer=File(str(tmp_path / "prompt.npy"))))
+    built = [assembly.assemble(again), assembly.assemble(settings)]
+    tuned = [built[0].tuned, restored(settings, tmp_path, 2).trainable]
+    models = [nnx.merge(each.graphdef, own, each.frozen) for each, own in zip(built, tuned, strict=True)]
+    np.testing.assert_array_equal(rows, models[0].embed.prompt())
+    # Compiled apart, the network may round otherwise.
+    np.testing.assert_allclose(rows, models[1].embed.prompt(), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("method", [Lora(rank=2), Norms()], ids=["lora", "norms"])
+def test_a_method_wants_a_base_to_tune(method):
+    with pytest.raises(UserError, match=f"no base checkpoint: {type(method).__name__} over random weights.*BASE_CHECKPOINT"):
+        tiny_experiment(method=method, allow_random_base=False)
+
+
+def test_a_base_is_saved_only_where_it_was_trained():
+    assert tiny_experiment(method=Norms(), save_base=True).save_base
+    with pytest.raises(UserError, match="save_base: wanted model tuning, for Lora leaves the base as it was"):
+        tiny_experiment(method=Lora(rank=2), save_base=True)
 
 
 def test_a_checkpoint_holds_the_prompt_and_its_moments_and_no_frozen_weight(finished):
