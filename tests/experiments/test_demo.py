@@ -65,6 +65,12 @@ def test_bag_of_words_beats_the_majority_where_words_tell_the_label() -> None:
     assert bag > majority
 
 
+def test_the_majority_guess_is_the_best_constant() -> None:
+    texts = {"train": ["a", "b", "c"], "test": ["a", "b", "c", "d"]}
+    majority, _ = bundled_base.fitted_baselines(texts, {"train": ["no", "no", "yes"], "test": ["yes", "yes", "yes", "no"]})
+    assert majority == 0.75
+
+
 def test_beats_asks_for_more_than_seed_noise() -> None:
     row = {"majority": "0.5", "bag_of_words": "0.55"}
     assert bundled_base.beats([row | {"prompt": value} for value in ("0.90", "0.92", "0.91")])
