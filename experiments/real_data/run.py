@@ -22,6 +22,7 @@ from prompt_tuning.errors import UserError
 
 COLUMNS = ("data", "condition", "seed", "accuracy", "f1_macro", "majority", "bag_of_words", "steps", "trained_parameters", "seconds", "run")
 CONDITIONS = ("frozen", "prompt", "full")
+_INPUT_LENGTHS = {"sst2": 96, "cb": 192}
 CHOICES = {"sst2": ("negative", "positive"), "cb": ("contradiction", "entailment", "neutral")}
 
 
@@ -33,6 +34,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", required=True, type=pathlib.Path, help="the CSV to write")
     parser.add_argument("--seeds", type=int, default=3, help="how many seeds (default 3)")
     parser.add_argument("--steps", type=int, default=300, help="steps of each run (default 300)")
+    parser.add_argument("--model", default="t5_mini", help="the base: a file in configs/models (default t5_mini)")
     flags = parser.parse_args(argv)
     environment.settle()
     try:
@@ -96,10 +98,10 @@ def _one(flags: argparse.Namespace, data: str, bindings: Sequence[str], conditio
     from prompt_tuning import training
 
     method = "prompt" if condition == "prompt" else "full"
-    files = ["configs/models/t5_mini.gin", f"configs/methods/{method}.gin", "configs/runs/demo.gin", "configs/data/files.gin"]
-    length = {"sst2": 96, "cb": 192}[data]
-    steps = [f"SEED = {seed}", f"TRAIN_STEPS = {flags.steps}", "EVAL_STEPS = 100", f"INPUT_LENGTH = {length}"]
-    experiment = cli.load_experiment(files, [*steps, *bindings])
+    files = [f"configs/models/{flags.model}.gin", f"configs/methods/{method}.gin", "configs/data/files.gin"]
+    sizes = ["BATCH_SIZE = 16", "TARGET_LENGTH = 16", "PROMPT_LENGTH = 20", "DROPOUT_RATE = 0.0", f"INPUT_LENGTH = {_INPUT_LENGTHS[data]}"]
+    steps = [f"SEED = {seed}", f"TRAIN_STEPS = {flags.steps}", "EVAL_STEPS = 100", "CHECKPOINT_STEPS = 0"]
+    experiment = cli.load_experiment(files, [*sizes, *steps, *bindings])
     folder = flags.workdir / f"{data}_{condition}_seed{seed}"
     results: dict[str, Any] = {"steps": 0, "trained_parameters": 0, "seconds": 0.0}
     if condition != "frozen":
