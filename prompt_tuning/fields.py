@@ -8,6 +8,8 @@ import types
 import typing
 from typing import Any
 
+from prompt_tuning.errors import UserError
+
 
 def name_of(target: Any) -> str:
     """What a message calls a class, function or module."""
@@ -74,3 +76,9 @@ def fits(value: Any, hint: Any, *, opaque: tuple[type, ...] = ()) -> bool:
             return isinstance(value, dict)
     # A literal where a dataclass belongs.
     return not dataclasses.is_dataclass(hint) or not isinstance(value, bool | int | float | str | list | dict | tuple | types.NoneType)
+
+
+def check_count(name: str, value: Any) -> None:
+    """Raises UserError, with the field's name, for what is not a whole number of 1 or more."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise UserError(f"{name}: wanted a whole number of 1 or more, got {value!r}")

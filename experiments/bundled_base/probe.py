@@ -7,6 +7,7 @@ prompt tuning leaves together: what the base has not learned, and what a prompt 
 """
 
 import argparse
+import itertools
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -80,8 +81,6 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def probe(model: str, base: str | None, count: int) -> list[tuple[str, ...]]:
     """A line a task: its name, one over the number of choices, and the accuracy in both domains."""
-    import itertools
-
     from prompt_tuning import evaluate, evaluation
     from prompt_tuning.data import features
     from prompt_tuning.data.world import catalogue

@@ -7,6 +7,11 @@ from typing import Any
 from prompt_tuning.errors import UserError
 
 
+def is_known(config: Mapping[str, Any]) -> bool:
+    """Whether a config.json is of a decoder-only family, or of Gemma 3's model that reads images too and holds one."""
+    return config.get("model_type") in (*FAMILIES, "gemma3")
+
+
 def config_fields(config: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of `DecoderConfig` that a Hugging Face config.json states, by its `model_type`.
 

@@ -93,12 +93,8 @@ def stated_fields(path: str) -> dict[str, Any]:
         raise UserError(f"cannot read {file}: not JSON of a model's configuration ({error})") from error
     if isinstance(stated.get("model"), dict):
         return stated["model"]
-    family = stated.get("model_type")
-    return (
-        decoder_configs.config_fields(stated)
-        if family in decoder_configs.FAMILIES or family == "gemma3"
-        else huggingface.config_fields(stated)
-    )
+    family = decoder_configs if decoder_configs.is_known(stated) else huggingface
+    return family.config_fields(stated)
 
 
 def save_base(path: str | os.PathLike[str], params: Any, config: Any, *, dtype: str = "bfloat16") -> None:

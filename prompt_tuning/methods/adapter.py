@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from prompt_tuning import fields
 from prompt_tuning.data.features import PromptLayout
 from prompt_tuning.errors import UserError
 from prompt_tuning.methods import sites
@@ -75,8 +76,7 @@ class Adapter:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "targets", tuple(self.targets))  # gin gives lists.
-        if not isinstance(self.width, int) or isinstance(self.width, bool) or self.width < 1:
-            raise UserError(f"Adapter.width: wanted a whole number of 1 or more, got {self.width!r}")
+        fields.check_count("Adapter.width", self.width)
         if self.placement not in ("series", "parallel"):
             raise UserError(f"Adapter.placement: wanted 'series' or 'parallel', got {self.placement!r}")
         if self.activation not in _ACTIVATIONS:

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from prompt_tuning import fields
 from prompt_tuning.data.features import PromptLayout
 from prompt_tuning.errors import UserError
 from prompt_tuning.methods import sites
@@ -94,9 +95,7 @@ class Compacter:
     def __post_init__(self) -> None:
         object.__setattr__(self, "targets", tuple(self.targets))  # gin gives lists.
         for name in ("width", "n", "rank"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise UserError(f"Compacter.{name}: wanted a whole number of 1 or more, got {value!r}")
+            fields.check_count(f"Compacter.{name}", getattr(self, name))
 
     @property
     def layout(self) -> PromptLayout:
@@ -127,12 +126,9 @@ class Compacter:
             drawn = dict.fromkeys(("down_left", "down_right", "up_left", "up_right"), "initialiser Glorot uniform")
             drawn |= dict.fromkeys(("down_bias", "up_bias"), "initialiser zeros")
             sources |= {f"{where}/{part}": source for part, source in drawn.items()}
-        stacks = sites.modules(model, nnx.Module)
         for name, each in factors.items():
-            stack_module: Any = stacks[name]
-            if getattr(stack_module, "generator", each) is not None:
-                raise UserError(f"Compacter: {name} has no free place for what makes its adapters; use another method with it")
             rule = 0.01 * jax.random.normal(sites.key_for(key, name), (self.n,) * 3, jnp.float32)
-            stack_module.generator = Generator(rule, each)
+            refusal = f"Compacter: {name} has no free place for what makes its adapters; use another method with it"
+            sites.give_generator(model, name, Generator(rule, each), refusal=refusal)
             sources[f"{name}/generator/rule"] = "initialiser normal, std 0.01"
         return sources

@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from prompt_tuning import fields
 from prompt_tuning.data.features import PromptLayout
 from prompt_tuning.errors import UserError
 from prompt_tuning.methods import sites
@@ -87,8 +88,7 @@ class Lora:
     def __post_init__(self) -> None:
         where = type(self).__name__
         object.__setattr__(self, "targets", tuple(self.targets))  # gin gives lists.
-        if not isinstance(self.rank, int) or isinstance(self.rank, bool) or self.rank < 1:
-            raise UserError(f"{where}.rank: wanted a whole number of 1 or more, got {self.rank!r}")
+        fields.check_count(f"{where}.rank", self.rank)
         if not 0.0 <= self.dropout_rate < 1.0:
             raise UserError(f"{where}.dropout_rate: wanted 0 or more and less than 1, got {self.dropout_rate!r}")
         if self.initializer not in ("kaiming_uniform", "normal"):

@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from prompt_tuning import fields
 from prompt_tuning.errors import UserError
 from prompt_tuning.methods.prompt import Prompt
 from prompt_tuning.methods.prompt_networks import Affine, uniform
@@ -98,10 +99,9 @@ class PTuning(Prompt):
         super().__post_init__()
         if self.network not in ("lstm", "mlp"):
             raise UserError(f"PTuning.network: wanted 'lstm' or 'mlp', got {self.network!r}")
-        for name in ("hidden", "lstm_layers"):
-            value = getattr(self, name)
-            if not (name == "hidden" and value is None) and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-                raise UserError(f"PTuning.{name}: wanted a whole number of 1 or more, got {value!r}")
+        if self.hidden is not None:
+            fields.check_count("PTuning.hidden", self.hidden)
+        fields.check_count("PTuning.lstm_layers", self.lstm_layers)
 
     def attach(self, model: nnx.Module, key: Array, *, vocabulary: Any) -> Sources:
         """Puts rows and network into the embedding's socket."""

@@ -23,9 +23,11 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from prompt_tuning import fields
 from prompt_tuning.data.features import PromptLayout
 from prompt_tuning.errors import UserError
 from prompt_tuning.methods import sites
+from prompt_tuning.methods.prompt_networks import uniform
 from prompt_tuning.models.layers import Array, Tunable
 from prompt_tuning.trainable import Sources, Which
 
@@ -46,9 +48,6 @@ class Network(nnx.Module):
     """Makes the keys and values of one attention in all N layers."""
 
     def __init__(self, key: Array, *, length: int, width: int, hidden: int, layers: int, heads: int, head_width: int):
-        def uniform(key: Array, shape: tuple[int, ...], fan_in: int) -> Array:
-            return jax.random.uniform(key, shape, jnp.float32, -(fan_in**-0.5), fan_in**-0.5)
-
         keys = jax.random.split(key, 5)
         self.embedding = Tunable(jax.random.normal(keys[0], (length, width)), axes=("prompt", "embed"))
         self.wi = Tunable(uniform(keys[1], (width, hidden), width), axes=("embed", "mlp"))
@@ -97,10 +96,9 @@ class Prefix:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "targets", tuple(self.targets))  # gin gives lists.
-        for name in ("length", "hidden"):
-            value = getattr(self, name)
-            if not (name == "hidden" and value is None) and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-                raise UserError(f"Prefix.{name}: wanted a whole number of 1 or more, got {value!r}")
+        fields.check_count("Prefix.length", self.length)
+        if self.hidden is not None:
+            fields.check_count("Prefix.hidden", self.hidden)
         if not self.std >= 0:
             raise UserError(f"Prefix.std: wanted 0 or more, got {self.std!r}")
 
@@ -144,11 +142,9 @@ class Prefix:
             sources |= {f"{stack}/generator/networks/{block}/embedding": "initialiser normal, std 1.0"}
             parts = ("wi", "wi_bias", "wo", "wo_bias")
             sources |= {f"{stack}/generator/networks/{block}/{part}": "initialiser uniform, +-fan_in^-0.5" for part in parts}
-        stacks = sites.modules(model, nnx.Module)
         for name, made in networks.items():
-            if getattr(stacks[name], "generator", made) is not None:
-                raise UserError(f"Prefix.hidden: {name} has no free place for the networks; set Prefix.hidden = None")
-            stacks[name].generator = Generator(made)  # type: ignore[attr-defined]
+            refusal = f"Prefix.hidden: {name} has no free place for the networks; set Prefix.hidden = None"
+            sites.give_generator(model, name, Generator(made), refusal=refusal)
         return sources
 
 
@@ -167,5 +163,5 @@ def drop_network(model: nnx.Module) -> None:
 def _sizes(attention: Any) -> tuple[tuple[int, ...], int, int]:
     """Axes of stacked layers, heads of keys and values, and their width."""
     *stacked, _, inner = attention.key.kernel.shape
-    heads = attention.num_heads if hasattr(attention, "num_heads") else attention.config.num_kv_heads
-    return tuple(stacked), heads, inner // heads
+    head_width = attention.head_width if hasattr(attention, "head_width") else attention.config.head_width
+    return tuple(stacked), inner // head_width, head_width

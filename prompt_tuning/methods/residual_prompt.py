@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from prompt_tuning.errors import UserError
+from prompt_tuning import fields
 from prompt_tuning.methods.prompt import Prompt
 from prompt_tuning.methods.prompt_networks import uniform
 from prompt_tuning.models.layers import Array, Tunable
@@ -65,8 +65,7 @@ class ResidualPrompt(Prompt):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.width, int) or isinstance(self.width, bool) or self.width < 1:
-            raise UserError(f"ResidualPrompt.width: wanted a whole number of 1 or more, got {self.width!r}")
+        fields.check_count("ResidualPrompt.width", self.width)
 
     def attach(self, model: nnx.Module, key: Array, *, vocabulary: Any) -> Sources:
         """Puts rows and network into the embedding's socket."""

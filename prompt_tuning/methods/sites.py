@@ -53,3 +53,11 @@ def with_socket(model: nnx.Module, socket: str, targets: Sequence[str], *, where
 def key_for(key: Array, name: str) -> Array:
     """A key for what has this name: the same whatever else draws from `key`."""
     return jax.random.fold_in(key, zlib.crc32(name.encode()))
+
+
+def give_generator(model: nnx.Module, stack: str, generator: nnx.Module, *, refusal: str) -> None:
+    """Fills the socket `generator` of the stack of this name. Raises UserError, saying `refusal`, where it has none or it is taken."""
+    module: Any = modules(model, nnx.Module)[stack]
+    if getattr(module, "generator", generator) is not None:
+        raise UserError(refusal)
+    module.generator = generator

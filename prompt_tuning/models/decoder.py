@@ -35,14 +35,11 @@ from prompt_tuning.errors import UserError
 from prompt_tuning.models import rope
 from prompt_tuning.models.decoder_blocks import DecoderStack
 from prompt_tuning.models.decoder_layers import Angles, DecoderConfig, capped, position_table
-from prompt_tuning.models.layers import MASKED, Array, Embed, Linear, dropout, param
+from prompt_tuning.models.layers import MASKED, Array, Embed, Linear, dropout, param, split_key, unrolled
 
 __all__ = ["Decoder", "DecoderConfig"]
 
 Batch = Mapping[str, Array]
-
-# As in t5.py: up to this depth a CPU runs unrolled layers, faster there.
-_UNROLLED_ON_CPU = 12
 
 
 class Decoder(nnx.Module):
@@ -80,7 +77,7 @@ class Decoder(nnx.Module):
         return self._logits(self._hidden(joined(batch) if inputs else batch, dropout_key)[:, inputs:])
 
     def _hidden(self, batch: Batch, dropout_key: Array | None) -> Array:
-        embed_key, final_key, layers_key = (None,) * 3 if dropout_key is None else jax.random.split(dropout_key, 3)
+        embed_key, final_key, layers_key = split_key(dropout_key, 3)
         segments_BT = batch["decoder_segment_ids"]
         positions_BT = batch.get("decoder_positions")
         same_BTS = segments_BT[:, None, :] > 0
@@ -99,7 +96,7 @@ class Decoder(nnx.Module):
 
         def layer(x_BTD: Array, scanned: Any) -> tuple[Array, None]:
             block, local, key = scanned
-            attention_key, mlp_key = (None, None) if key is None else jax.random.split(key)
+            attention_key, mlp_key = split_key(key, 2)
             bias, turn = _chosen(local, biases), _chosen(local, turned)
             attend = block.self_attention
             x_BTD = attend(x_BTD, lambda y, key: attend.attention.keys_values(y, turn, key), bias, turned=turn, key=attention_key)
@@ -251,13 +248,10 @@ class Decoder(nnx.Module):
     def _logits(self, x_BTD: Array) -> Array:
         if self.head is not None:
             return capped(self.head(x_BTD).astype(jnp.float32), self.config.logit_cap)
-        kernel_VD = self.embed.embedding[...].astype(x_BTD.dtype)
-        return capped(jnp.einsum("btd,vd->btv", x_BTD, kernel_VD, preferred_element_type=jnp.float32), self.config.logit_cap)
+        return capped(self.embed.logits(x_BTD), self.config.logit_cap)
 
     def _unroll(self) -> bool:
-        if self.config.unroll_layers is None:
-            return jax.default_backend() == "cpu" and self.config.num_layers <= _UNROLLED_ON_CPU
-        return self.config.unroll_layers
+        return unrolled(self.config.unroll_layers, self.config.num_layers)
 
 
 def joined(batch: Batch) -> dict[str, Array]:

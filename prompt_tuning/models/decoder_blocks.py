@@ -6,12 +6,11 @@ Axes: B batch, T length, D model width.
 from collections.abc import Callable
 from typing import Any
 
-import jax
 from flax import nnx
 
 from prompt_tuning.models.decoder_layers import ActivatedMlp, Angles, DecoderConfig, GroupedAttention, KeysValues, Norm
 from prompt_tuning.models.latent import Experts, LatentAttention
-from prompt_tuning.models.layers import Array, Socket, dropout
+from prompt_tuning.models.layers import Array, Socket, adapted, dropout, split_key
 
 
 class AttentionBlock(nnx.Module):
@@ -29,7 +28,7 @@ class AttentionBlock(nnx.Module):
         self, x_BTD: Array, keys_values: Callable[[Array, Array | None], KeysValues], bias: Array, *, turned: Angles, key: Array | None
     ) -> Array:
         """Adds to x_BTD what it attends to; `keys_values` makes keys and values from the normed input."""
-        attention_key, residual_key = (None, None) if key is None else jax.random.split(key)
+        attention_key, residual_key = split_key(key, 2)
         normed_BTD = self.norm(x_BTD)
         y_BTD = self.attention(normed_BTD, keys_values(normed_BTD, attention_key), bias, turned=turned, key=attention_key)
         return _added(self, x_BTD, normed_BTD, y_BTD, residual_key)
@@ -48,7 +47,7 @@ class MlpBlock(nnx.Module):
 
     def __call__(self, x_BTD: Array, *, key: Array | None) -> Array:
         """Adds to x_BTD what the feed-forward layer makes of it."""
-        inner_key, residual_key = (None, None) if key is None else jax.random.split(key)
+        inner_key, residual_key = split_key(key, 2)
         normed_BTD = self.norm(x_BTD)
         return _added(self, x_BTD, normed_BTD, self.mlp(normed_BTD, key=inner_key), residual_key)
 
@@ -56,11 +55,7 @@ class MlpBlock(nnx.Module):
 def _added(block: AttentionBlock | MlpBlock, x_BTD: Array, normed_BTD: Array, y_BTD: Array, key: Array | None) -> Array:
     if block.post_norm is not None:
         y_BTD = block.post_norm(y_BTD)
-    if block.adapter is not None:
-        y_BTD = block.adapter(y_BTD)
-    if block.parallel is not None:
-        y_BTD = y_BTD + block.parallel(normed_BTD)
-    return x_BTD + dropout(y_BTD, block.dropout_rate, key)
+    return x_BTD + dropout(adapted(block, normed_BTD, y_BTD), block.dropout_rate, key)
 
 
 class SelfLayer(nnx.Module):

@@ -13,6 +13,7 @@ stack.
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
@@ -22,7 +23,7 @@ from flax import nnx
 
 from prompt_tuning.errors import UserError
 from prompt_tuning.models import rope
-from prompt_tuning.models.layers import Array, Linear, Socket, dropout, folded, param
+from prompt_tuning.models.layers import Array, Linear, Socket, behind_prefix, dropout, folded, param, scaled, split_heads
 
 KeysValues = tuple[Array, Array]
 Angles = tuple[Array, Array] | None
@@ -154,6 +155,11 @@ class DecoderConfig:
         return self.head_width + self.rope_width if self.latent_width else self.head_width
 
     @property
+    def activate(self) -> Callable[[Array], Array]:
+        """The activation as a function."""
+        return jax.nn.silu if self.activation == "silu" else jax.nn.gelu
+
+    @property
     def local_layers(self) -> tuple[bool, ...]:
         """For each layer whether it sees a window only."""
         repeats = math.ceil(self.num_layers / len(self.layer_kinds))
@@ -237,19 +243,14 @@ class GroupedAttention(nnx.Module):
         self.v_scale: Socket = nnx.data(None)
 
     def _heads(self, x_BSI: Array, norm: Any, turned: Angles) -> Array:
-        batch, length, inner = x_BSI.shape
-        width = self.config.head_width
-        x_BHSK = x_BSI.reshape(batch, length, inner // width, width).transpose(0, 2, 1, 3)
+        x_BHSK = split_heads(x_BSI, self.config.head_width)
         x_BHSK = x_BHSK if norm is None else norm(x_BHSK)
         return x_BHSK if turned is None else rope.rotate(x_BHSK, turned)
 
     def keys_values(self, x_BSD: Array, turned: Angles, key: Array | None = None) -> KeysValues:
         """Keys, normed and rotated, and values, both [B, H / G, S, K], without the prefix."""
-        k, v = self.key(x_BSD, key=folded(key, 1)), self.value(x_BSD, key=folded(key, 2))
-        if self.k_scale is not None:
-            k = k * jnp.broadcast_to(self.k_scale().astype(k.dtype), k.shape)
-        if self.v_scale is not None:
-            v = v * jnp.broadcast_to(self.v_scale().astype(v.dtype), v.shape)
+        k = scaled(self.key(x_BSD, key=folded(key, 1)), self.k_scale)
+        v = scaled(self.value(x_BSD, key=folded(key, 2)), self.v_scale)
         return self._heads(k, self.key_norm, turned), self._heads(v, None, None)
 
     def __call__(self, x_BTD: Array, keys_values: KeysValues, bias: Array, *, turned: Angles, key: Array | None = None) -> Array:
@@ -266,10 +267,7 @@ class GroupedAttention(nnx.Module):
           y_BTD.
         """
         q_BHTK = self._heads(self.query(x_BTD, key=folded(key, 0)), self.query_norm, turned)
-        if self.prefix is not None:
-            own = self.prefix()
-            keys_values = _before(own[0], keys_values[0]), _before(own[1], keys_values[1])
-            bias = jnp.pad(bias, [(0, 0)] * (bias.ndim - 1) + [(keys_values[0].shape[2] - bias.shape[-1], 0)])
+        keys_values, bias = behind_prefix(self.prefix, keys_values, bias)
         return self.out(attended(q_BHTK, keys_values, bias, self.config, key=key), key=folded(key, 3))
 
 
@@ -286,12 +284,6 @@ def attended(q_BHTK: Array, keys_values: KeysValues, bias: Array, config: Decode
     return y.reshape(batch, heads, length, -1).transpose(0, 2, 1, 3).reshape(batch, length, -1)
 
 
-def _before(prefix: Array, seq_BHSK: Array) -> Array:
-    batch, heads, _, width = seq_BHSK.shape
-    prefix_BHPK = jnp.broadcast_to(prefix.astype(seq_BHSK.dtype), (batch, heads, prefix.shape[-2], width))
-    return jnp.concatenate([prefix_BHPK, seq_BHSK], axis=2)
-
-
 class ActivatedMlp(nnx.Module):
     """The feed-forward layer. Socket: `scale`, on the inner activation."""
 
@@ -305,11 +297,10 @@ class ActivatedMlp(nnx.Module):
 
     def __call__(self, x_BSD: Array, *, key: Array | None = None) -> Array:
         """The layer's output [B, S, D]; `key` turns dropout on the inner activation on."""
-        activation = jax.nn.silu if self.config.activation == "silu" else jax.nn.gelu
+        activation = self.config.activate
         h_BSF = self.wi(x_BSD, key=folded(key, 0))
         h_BSF = activation(h_BSF) if self.gate is None else activation(self.gate(x_BSD, key=folded(key, 1))) * h_BSF
-        if self.scale is not None:
-            h_BSF = h_BSF * jnp.broadcast_to(self.scale().astype(h_BSF.dtype), h_BSF.shape)
+        h_BSF = scaled(h_BSF, self.scale)
         return self.wo(dropout(h_BSF, self.config.dropout_rate, key), key=folded(key, 2))
 
 

@@ -18,7 +18,7 @@ from flax import nnx
 
 from prompt_tuning.models import rope
 from prompt_tuning.models.decoder_layers import ActivatedMlp, Angles, DecoderConfig, Dense, KeysValues, Norm, attended
-from prompt_tuning.models.layers import Array, folded, param
+from prompt_tuning.models.layers import Array, folded, param, split_heads
 
 
 class LatentAttention(nnx.Module):
@@ -40,17 +40,12 @@ class LatentAttention(nnx.Module):
         self.out = Dense(rngs, (heads * config.value_width, config.d_model), axes=("heads", "embed"), bias=config.out_bias, dtype=dtype)
         self.config = config
 
-    def _heads(self, x_BSI: Array) -> Array:
-        batch, length, inner = x_BSI.shape
-        heads = self.config.num_heads
-        return x_BSI.reshape(batch, length, heads, inner // heads).transpose(0, 2, 1, 3)
-
     def keys_values(self, x_BSD: Array, turned: Angles, key: Array | None = None) -> KeysValues:
         """Keys [B, H, S, K] and values [B, H, S, W]."""
         config = self.config
         latent_BSC, key_BSR = jnp.split(self.down(x_BSD, key=folded(key, 1)), [config.latent_width], axis=-1)
         up_BSI = self.up(self.latent_norm(latent_BSC), key=folded(key, 2))
-        keys, values = jnp.split(self._heads(up_BSI), [config.head_width], axis=-1)
+        keys, values = jnp.split(split_heads(up_BSI, config.head_width + config.value_width), [config.head_width], axis=-1)
         turned_key = key_BSR[:, None] if turned is None else rope.rotate(key_BSR[:, None], turned)
         shared = jnp.broadcast_to(turned_key, (*keys.shape[:-1], config.rope_width))
         return jnp.concatenate([keys, shared], axis=-1), values
@@ -59,7 +54,8 @@ class LatentAttention(nnx.Module):
         """Attends from x_BTD; as `GroupedAttention`."""
         config = self.config
         y_BTI = self.query_norm(self.query_down(x_BTD, key=folded(key, 4))) if config.latent_query_width else x_BTD
-        plain, turning = jnp.split(self._heads(self.query(y_BTI, key=folded(key, 0))), [config.head_width], axis=-1)
+        q_BHTK = split_heads(self.query(y_BTI, key=folded(key, 0)), config.key_width)
+        plain, turning = jnp.split(q_BHTK, [config.head_width], axis=-1)
         q_BHTK = jnp.concatenate([plain, turning if turned is None else rope.rotate(turning, turned)], axis=-1)
         return self.out(attended(q_BHTK, keys_values, bias, config, key=key), key=folded(key, 3))
 
@@ -102,9 +98,8 @@ class Experts(nnx.Module):
 
     def __call__(self, x_BSD: Array, *, key: Array | None = None) -> Array:
         """The layer's output [B, S, D]."""
-        activation = jax.nn.silu if self.config.activation == "silu" else jax.nn.gelu
         gate, wi, wo = (weight[...].astype(x_BSD.dtype) for weight in (self.gate, self.wi, self.wo))
-        h_BESF = activation(jnp.einsum("bsd,edf->besf", x_BSD, gate)) * jnp.einsum("bsd,edf->besf", x_BSD, wi)
+        h_BESF = self.config.activate(jnp.einsum("bsd,edf->besf", x_BSD, gate)) * jnp.einsum("bsd,edf->besf", x_BSD, wi)
         counts = self.weights(x_BSD).transpose(0, 2, 1)[..., None].astype(x_BSD.dtype)
         y_BSD = jnp.einsum("besf,efd->bsd", h_BESF * counts, wo, preferred_element_type=jnp.float32).astype(x_BSD.dtype)
         return y_BSD + self.shared(x_BSD, key=key)

@@ -30,6 +30,9 @@ from flax import nnx
 Array = jax.Array
 Socket = Any
 
+# Up to this depth a CPU runs unrolled layers, a third faster there; beyond it, and on accelerators, layers are scanned.
+_UNROLLED_ON_CPU = 12
+
 # Large and finite, so that a row with nothing to attend to gives a number; added in float32.
 MASKED = -1e10
 
@@ -131,6 +134,10 @@ class Embed(nnx.Module):
         rows_PD = self.prompt().astype(dtype)
         return jnp.where((slots_BS >= 0)[..., None], rows_PD[jnp.maximum(slots_BS, 0)], x_BSD)
 
+    def logits(self, x_BTD: Array) -> Array:
+        """The score of every token [B, T, V] in float32, where the embedding is the head too."""
+        return jnp.einsum("btd,vd->btv", x_BTD, self.embedding[...].astype(x_BTD.dtype), preferred_element_type=jnp.float32)
+
 
 def relative_buckets(distance_TS: Array, *, bidirectional: bool, num_buckets: int, max_distance: int) -> Array:
     """The bucket of each relative position, key minus query (Raffel et al. 2020, section 2.1).
@@ -179,9 +186,46 @@ def dropout(x: Array, rate: float, key: Array | None) -> Array:
     return jnp.where(keep, x / (1.0 - rate), jnp.zeros((), x.dtype))
 
 
+def split_key(key: Array | None, n: int) -> tuple[Array | None, ...]:
+    """`n` keys made of one, or of none."""
+    return (None,) * n if key is None else tuple(jax.random.split(key, n))
+
+
 def folded(key: Array | None, number: int) -> Array | None:
     """A key of its own for one of several places that share `key`."""
     return None if key is None else jax.random.fold_in(key, number)
+
+
+def unrolled(choice: bool | None, num_layers: int) -> bool:
+    """Whether the loop over layers is unrolled; a choice of None leaves it to the backend and the depth."""
+    return jax.default_backend() == "cpu" and num_layers <= _UNROLLED_ON_CPU if choice is None else choice
+
+
+def split_heads(x_BSI: Array, head_width: int) -> Array:
+    """Heads that stand side by side as an axis of their own: [B, H, S, K]."""
+    batch, length, inner = x_BSI.shape
+    return x_BSI.reshape(batch, length, inner // head_width, head_width).transpose(0, 2, 1, 3)
+
+
+def scaled(x: Array, scale: Socket) -> Array:
+    """The product with what stands in a socket for scales, of the width of the last axis; the identity where it is empty."""
+    return x if scale is None else x * jnp.broadcast_to(scale().astype(x.dtype), x.shape)
+
+
+def behind_prefix(prefix: Socket, keys_values: tuple[Array, Array], bias: Array) -> tuple[tuple[Array, Array], Array]:
+    """Keys and values [B, H, S, K] behind those of a prefix, and the bias [..., T, S] with zeros before it; as given where none is."""
+    if prefix is None:
+        return keys_values, bias
+    made = prefix()
+    keys, values = _before(made[0], keys_values[0]), _before(made[1], keys_values[1])
+    return (keys, values), jnp.pad(bias, [(0, 0)] * (bias.ndim - 1) + [(keys.shape[2] - bias.shape[-1], 0)])
+
+
+def adapted(block: Any, normed_BSD: Array, y_BSD: Array) -> Array:
+    """What the adapters of a block make of its sub-layer's output, given the sub-layer's normed input too."""
+    if block.adapter is not None:
+        y_BSD = block.adapter(y_BSD)
+    return y_BSD if block.parallel is None else y_BSD + block.parallel(normed_BSD)
 
 
 class Attention(nnx.Module):
@@ -193,24 +237,17 @@ class Attention(nnx.Module):
         self.key = Linear(rngs, (width, inner), std=width**-0.5, axes=("embed", "heads"), dtype=dtype)
         self.value = Linear(rngs, (width, inner), std=width**-0.5, axes=("embed", "heads"), dtype=dtype)
         self.out = Linear(rngs, (inner, width), std=inner**-0.5, axes=("heads", "embed"), dtype=dtype)
-        self.num_heads = num_heads
+        self.head_width = head_width
         self.dropout_rate = dropout_rate
         self.prefix: Socket = nnx.data(None)
         self.k_scale: Socket = nnx.data(None)
         self.v_scale: Socket = nnx.data(None)
 
-    def _heads(self, x_BSI: Array) -> Array:
-        batch, length, inner = x_BSI.shape
-        return x_BSI.reshape(batch, length, self.num_heads, inner // self.num_heads).transpose(0, 2, 1, 3)
-
     def keys_values(self, x_BSD: Array, key: Array | None = None) -> tuple[Array, Array]:
         """Keys and values [B, H, S, K] of a sequence, without the prefix."""
-        k, v = self.key(x_BSD, key=folded(key, 1)), self.value(x_BSD, key=folded(key, 2))
-        if self.k_scale is not None:
-            k = k * jnp.broadcast_to(self.k_scale().astype(k.dtype), k.shape)
-        if self.v_scale is not None:
-            v = v * jnp.broadcast_to(self.v_scale().astype(v.dtype), v.shape)
-        return self._heads(k), self._heads(v)
+        k = scaled(self.key(x_BSD, key=folded(key, 1)), self.k_scale)
+        v = scaled(self.value(x_BSD, key=folded(key, 2)), self.v_scale)
+        return split_heads(k, self.head_width), split_heads(v, self.head_width)
 
     def __call__(self, x_BTD: Array, keys_values: tuple[Array, Array], bias: Array, *, key: Array | None = None) -> Array:
         """Attends from x_BTD.
@@ -224,12 +261,8 @@ class Attention(nnx.Module):
         Returns:
           y_BTD.
         """
-        q_BHTK = self._heads(self.query(x_BTD, key=folded(key, 0)))
-        k_BHSK, v_BHSK = keys_values
-        if self.prefix is not None:
-            k_BHSK, v_BHSK = (_before(own, seq) for own, seq in zip(self.prefix(), (k_BHSK, v_BHSK), strict=True))
-            added = k_BHSK.shape[2] - bias.shape[-1]
-            bias = jnp.pad(bias, [(0, 0)] * (bias.ndim - 1) + [(added, 0)])
+        q_BHTK = split_heads(self.query(x_BTD, key=folded(key, 0)), self.head_width)
+        (k_BHSK, v_BHSK), bias = behind_prefix(self.prefix, keys_values, bias)
         scores_BHTS = jnp.einsum("bhtk,bhsk->bhts", q_BHTK, k_BHSK, preferred_element_type=jnp.float32)
         weights_BHTS = jax.nn.softmax(scores_BHTS + bias, axis=-1).astype(x_BTD.dtype)
         weights_BHTS = dropout(weights_BHTS, self.dropout_rate, key)
@@ -260,6 +293,5 @@ class Mlp(nnx.Module):
             h_BSF = jax.nn.relu(h_BSF)
         else:
             h_BSF = jax.nn.gelu(self.gate(x_BSD, key=folded(key, 1)), approximate=True) * h_BSF
-        if self.scale is not None:
-            h_BSF = h_BSF * jnp.broadcast_to(self.scale().astype(h_BSF.dtype), h_BSF.shape)
+        h_BSF = scaled(h_BSF, self.scale)
         return self.wo(dropout(h_BSF, self.dropout_rate, key), key=folded(key, 2))

@@ -22,12 +22,23 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from prompt_tuning.models.layers import MASKED, Array, Attention, Embed, Linear, Mlp, RelativeBias, RMSNorm, Socket, dropout
+from prompt_tuning.models.layers import (
+    MASKED,
+    Array,
+    Attention,
+    Embed,
+    Linear,
+    Mlp,
+    RelativeBias,
+    RMSNorm,
+    Socket,
+    adapted,
+    dropout,
+    split_key,
+    unrolled,
+)
 
 Batch = Mapping[str, Array]
-
-# Up to this depth a CPU runs unrolled layers, a third faster there; beyond it, and on accelerators, layers are scanned.
-_UNROLLED_ON_CPU = 12
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,10 +81,6 @@ class T5Config:
     remat: Literal["none", "full"] = "none"
 
 
-def _split(key: Array | None, n: int) -> tuple[Array | None, ...]:
-    return (None,) * n if key is None else tuple(jax.random.split(key, n))
-
-
 def _relative_bias(config: T5Config, rngs: nnx.Rngs, *, bidirectional: bool) -> RelativeBias:
     return RelativeBias(
         rngs,
@@ -106,10 +113,10 @@ class AttentionBlock(nnx.Module):
 
     def __call__(self, x_BTD: Array, keys_values: Callable[[Array, Array | None], Any], bias: Array, *, key: Array | None) -> Array:
         """Adds to x_BTD what it attends to; `keys_values` makes keys and values from the normed input and a dropout key."""
-        attention_key, residual_key = _split(key, 2)
+        attention_key, residual_key = split_key(key, 2)
         normed_BTD = self.norm(x_BTD)
         y_BTD = self.attention(normed_BTD, keys_values(normed_BTD, attention_key), bias, key=attention_key)
-        return x_BTD + dropout(_adapted(self, normed_BTD, y_BTD), self.dropout_rate, residual_key)
+        return x_BTD + dropout(adapted(self, normed_BTD, y_BTD), self.dropout_rate, residual_key)
 
 
 class MlpBlock(nnx.Module):
@@ -131,16 +138,10 @@ class MlpBlock(nnx.Module):
 
     def __call__(self, x_BTD: Array, *, key: Array | None) -> Array:
         """Adds to x_BTD what the feed-forward layer makes of it."""
-        inner_key, residual_key = _split(key, 2)
+        inner_key, residual_key = split_key(key, 2)
         normed_BTD = self.norm(x_BTD)
         y_BTD = self.mlp(normed_BTD, key=inner_key)
-        return x_BTD + dropout(_adapted(self, normed_BTD, y_BTD), self.dropout_rate, residual_key)
-
-
-def _adapted(block: AttentionBlock | MlpBlock, normed_BTD: Array, y_BTD: Array) -> Array:
-    if block.adapter is not None:
-        y_BTD = block.adapter(y_BTD)
-    return y_BTD if block.parallel is None else y_BTD + block.parallel(normed_BTD)
+        return x_BTD + dropout(adapted(self, normed_BTD, y_BTD), self.dropout_rate, residual_key)
 
 
 class EncoderLayer(nnx.Module):
@@ -205,7 +206,7 @@ class T5(nnx.Module):
             packed.
           dropout_key: turns dropout on.
         """
-        encoder_key, decoder_key = _split(dropout_key, 2)
+        encoder_key, decoder_key = split_key(dropout_key, 2)
         encoded_BSD = self.encode(
             batch["encoder_input_tokens"],
             slots_BS=batch.get("encoder_prompt_slots"),
@@ -225,7 +226,7 @@ class T5(nnx.Module):
         dropout_key: Array | None = None,
     ) -> Array:
         """The encoder's output [B, S, D]; segment id 0 is padding, and in packed rows segments do not see each other."""
-        embed_key, final_key, layers_key = _split(dropout_key, 3)
+        embed_key, final_key, layers_key = split_key(dropout_key, 3)
         x_BSD = self.embed(tokens_BS, slots_BS, self.config.dtype)
         x_BSD = dropout(x_BSD, self.config.dropout_rate, embed_key)
         mask = _mask(segment_ids_BS, segment_ids_BS, packed=packed)
@@ -235,7 +236,7 @@ class T5(nnx.Module):
 
         def layer(x_BSD: Array, scanned: Any) -> tuple[Array, None]:
             block, key = scanned
-            attention_key, mlp_key = _split(key, 2)
+            attention_key, mlp_key = split_key(key, 2)
             attend = block.self_attention
             bias = shared_bias if attend.relative_bias is None else attend.relative_bias(positions, positions) + mask
             x_BSD = attend(x_BSD, attend.attention.keys_values, bias, key=attention_key)
@@ -246,7 +247,7 @@ class T5(nnx.Module):
 
     def decode(self, batch: Batch, encoded_BSD: Array, *, dropout_key: Array | None = None) -> Array:
         """Logits [B, T, V] of given decoder inputs, all positions at once; keys of `batch` as in `__call__`."""
-        embed_key, final_key, layers_key = _split(dropout_key, 3)
+        embed_key, final_key, layers_key = split_key(dropout_key, 3)
         tokens_BT = batch["decoder_input_tokens"]
         segment_ids_BT = batch["decoder_segment_ids"]
         packed = "decoder_positions" in batch
@@ -262,7 +263,7 @@ class T5(nnx.Module):
 
         def layer(x_BTD: Array, scanned: Any) -> tuple[Array, None]:
             block, key = scanned
-            self_key, cross_key, mlp_key = _split(key, 3)
+            self_key, cross_key, mlp_key = split_key(key, 3)
             attend, cross = block.self_attention, block.cross_attention
             bias = shared_bias if attend.relative_bias is None else attend.relative_bias(positions, positions) + self_mask
             x_BTD = attend(x_BTD, attend.attention.keys_values, bias, key=self_key)
@@ -328,16 +329,13 @@ class T5(nnx.Module):
         if self.head is not None:
             return self.head(x_BTD).astype(jnp.float32)
         x_BTD = x_BTD * jnp.asarray(self.config.d_model**-0.5, x_BTD.dtype)
-        kernel_VD = self.embed.embedding[...].astype(x_BTD.dtype)
-        return jnp.einsum("btd,vd->btv", x_BTD, kernel_VD, preferred_element_type=jnp.float32)
+        return self.embed.logits(x_BTD)
 
     def _keys(self, key: Array | None, stack: Stack) -> Array | None:
         return None if key is None else jax.random.split(key, stack.num_layers)
 
     def _unroll(self, stack: Stack) -> bool:
-        if self.config.unroll_layers is None:
-            return jax.default_backend() == "cpu" and stack.num_layers <= _UNROLLED_ON_CPU
-        return self.config.unroll_layers
+        return unrolled(self.config.unroll_layers, stack.num_layers)
 
     def _over_layers(self, layer: Callable[..., Any], x: Array, scanned: Any, stack: Stack) -> tuple[Array, None]:
         if self.config.remat == "full":

@@ -202,14 +202,14 @@ def _coloured_passage(rng: random.Random, domain: Domain) -> str:
     told = []
     for (x, c), (_, e) in shuffled(rng, ((one, two), (two, one))):
         truth = chance(rng, 0.5)
-        claim = f"{x} was {c if truth else e}"
+        said = c if truth else e
         kind = rng.random()
         if kind < 0.4:
             told.append(choose(rng, _COLOUR_ENDINGS).format(x=x, c=c, e=e, d=choose(rng, LEXICA[domain].people).name))
         elif kind < 0.65:
-            told.append(question_verdict(rng, f"Was the {x} {c if truth else e}?", truth))
+            told.append(question_verdict(rng, f"Was the {x} {said}?", truth))
         else:
-            told.append(verdict(rng, f"the {claim}", truth))
+            told.append(verdict(rng, f"the {x} was {said}", truth))
     return " ".join([sentence, *told])
 
 
