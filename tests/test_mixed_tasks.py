@@ -1,0 +1,176 @@
+"""Rows of different tasks in one batch do what a loop over the tasks does."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from prompt_tuning import decoding, mixed_tasks, trainable, training
+from prompt_tuning.data import features
+from prompt_tuning.errors import UserError
+from prompt_tuning.models.decoder import Decoder, DecoderConfig
+from tests.methods import test_contract as contract
+from tests.methods.cases import CASES
+
+TASKS = np.array([1, 0, 2, 1], np.int32)
+METHODS = [
+    "prompt",
+    "lora",
+    "ia3",
+    "prefix",
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("p-tuning v2", "prompts in both", "prompt and lora", "dora", "adapter")),
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("compacter", "p-tuning, lstm")),
+]
+every_method = pytest.mark.parametrize("name", METHODS)
+LLAMA = DecoderConfig(vocab_size=384, d_model=16, d_ff=24, num_layers=2, num_heads=4, num_kv_heads=2, head_width=4, unroll_layers=False)
+
+
+def parts_of(name, config=None):
+    """A graph definition, the tuned variables of three tasks, and the frozen ones."""
+    if config is None:
+        model, _ = contract.model_of(name)
+    else:
+        model = Decoder(config, nnx.Rngs(params=0))
+        CASES[name].method.attach(model, jax.random.key(0), vocabulary=None)
+    graphdef, tuned, frozen = trainable.split(model, trainable.Tunable)
+    rng = np.random.default_rng(7)
+    tuned = nnx.to_pure_dict(tuned)
+    tasks = [jax.tree.map(lambda x: x + jnp.asarray(0.3 * rng.normal(size=x.shape), jnp.float32), tuned) for _ in range(3)]
+    return graphdef, tasks, nnx.to_pure_dict(frozen)
+
+
+def laid_out(name, count=4, seed=0):
+    return features.layout(contract.examples(count, seed=seed), input_length=8, target_length=5, prompt=CASES[name].method.layout)
+
+
+def by_task(run, tasks, task_ids=TASKS):
+    """What `run(tuned)` gives for each row with its own task's variables: the loop over tasks."""
+    found = [np.asarray(run(tuned)) for tuned in tasks]
+    return np.stack([found[task][row] for row, task in enumerate(task_ids)])
+
+
+@every_method
+@pytest.mark.parametrize("config", [None, LLAMA], ids=["t5", "llama"])
+def test_logits_of_a_row_are_those_of_its_own_task(name, config):
+    if config is not None and name == "prompts in both":
+        pytest.skip("one stack has one prompt")
+    graphdef, tasks, frozen = parts_of(name, config)
+    batch = laid_out(name)
+    wanted = by_task(contract.jitted(lambda tuned: nnx.merge(graphdef, tuned, frozen)(batch)), tasks)
+    mixed = contract.jitted(lambda tuned: mixed_tasks.MixedTasks(graphdef, tuned, frozen, jnp.asarray(TASKS))(batch))
+    contract.close(np.asarray(mixed(mixed_tasks.stacked(tasks))), wanted, 1e-5)
+    assert np.abs(wanted[0] - wanted[2]).max() > 1e-2, "tasks differ"
+
+
+@every_method
+@pytest.mark.parametrize("config", [None, LLAMA], ids=["t5", "llama"])
+def test_a_row_is_given_the_tokens_its_own_task_writes(name, config):
+    if config is not None and name == "prompts in both":
+        pytest.skip("one stack has one prompt")
+    graphdef, tasks, frozen = parts_of(name, config)
+    batch = {key: value for key, value in laid_out(name).items() if key.startswith("encoder_")}
+    start_tokens, start_slots = features.decoder_start(CASES[name].method.layout)
+    batch["decoder_start_tokens"] = np.tile(start_tokens, (4, 1))
+    if CASES[name].method.layout.decoder_length:
+        batch["decoder_start_slots"] = np.tile(start_slots, (4, 1))
+
+    @contract.jitted
+    def generated(tuned, task_ids):
+        kind = graphdef if task_ids is None else mixed_tasks.Mixed(graphdef)
+        return decoding.generate(mixed_tasks.model_of(kind, tuned, frozen, {"task_ids": task_ids}), batch, max_tokens=6)
+
+    found = np.asarray(generated(mixed_tasks.stacked(tasks), jnp.asarray(TASKS)))
+    np.testing.assert_array_equal(found, by_task(lambda tuned: generated(tuned, None), tasks))
+
+
+@every_method
+def test_training_all_tasks_at_once_is_training_each_alone(name):
+    graphdef, tasks, frozen = parts_of(name)
+    # Clipping by the norm sees all of a task's parameters, and must see no other task's.
+    transform = optax.chain(optax.clip_by_global_norm(0.1), optax.sgd(0.5, momentum=0.9))
+    settings = {"graphdef": graphdef, "transform": transform, "seed": 0, "dropout_rate": 0.0, "z_loss": 1e-3, "label_smoothing": 0.1}
+    stacked = mixed_tasks.stacked(tasks)
+    mixed = training.TrainState(jnp.int32(0), stacked, jax.vmap(transform.init)(stacked))
+    alone = [training.TrainState(jnp.int32(0), tuned, transform.init(tuned)) for tuned in tasks]
+    mixed_step = contract.jitted(lambda state, batch: mixed_tasks.train_step(state, frozen, batch, **settings))
+    one_step = contract.jitted(lambda state, batch: training.train_step(state, frozen, batch, **settings))
+    task_ids = np.array([0, 1, 2, 2, 1, 0], np.int32)
+    for number in range(3):
+        batch = laid_out(name, count=6, seed=number)
+        mixed, metrics = mixed_step(mixed, batch | {"task_ids": task_ids})
+        for task in range(3):
+            alone[task], own = one_step(alone[task], {key: value[task_ids == task] for key, value in batch.items()})
+            for metric in ("loss", "cross_entropy", "token_accuracy", "gradient_norm"):
+                np.testing.assert_allclose(metrics[metric][task], own[metric], rtol=2e-4, err_msg=metric)
+    for task in range(3):
+        for path, value in trainable.named(alone[task].tuned).items():
+            np.testing.assert_allclose(trainable.named(mixed.tuned)[path][task], value, rtol=1e-3, atol=2e-5, err_msg=path)
+
+
+def test_a_task_without_a_row_keeps_what_it_has():
+    graphdef, tasks, frozen = parts_of("prompt")
+    transform = optax.adam(0.1)
+    stacked = mixed_tasks.stacked(tasks)
+    before = training.TrainState(jnp.int32(0), stacked, jax.vmap(transform.init)(stacked))
+    batch = laid_out("prompt") | {"task_ids": np.array([0, 2, 2, 0], np.int32)}
+    after, metrics = mixed_tasks.train_step(before, frozen, batch, graphdef=graphdef, transform=transform)
+    assert float(metrics["loss"][1]) == 0.0 and min(float(metrics["loss"][task]) for task in (0, 2)) > 0
+    for old, new in zip(jax.tree.leaves(before[1:]), jax.tree.leaves(after[1:]), strict=True):
+        np.testing.assert_array_equal(old[1], new[1])
+        assert not np.array_equal(old[0], new[0])
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.lists(st.integers(0, 2), min_size=4, max_size=4))
+def test_any_assignment_of_tasks_to_rows_agrees_with_the_loop(task_ids):
+    stacked, mixed, each = prepared("prompt")
+    found = np.asarray(mixed(stacked, jnp.asarray(task_ids, jnp.int32)))
+    contract.close(found, np.stack([each[task][row] for row, task in enumerate(task_ids)]), 1e-5)
+
+
+@functools.cache
+def prepared(name):
+    """The tuned variables of all tasks, the mixed model's logits given them and the rows' tasks, and each task's logits alone."""
+    graphdef, tasks, frozen = parts_of(name)
+    batch = laid_out(name)
+    mixed = contract.jitted(lambda tuned, task_ids: mixed_tasks.MixedTasks(graphdef, tuned, frozen, task_ids)(batch))
+    one = contract.jitted(lambda tuned: nnx.merge(graphdef, tuned, frozen)(batch))
+    return mixed_tasks.stacked(tasks), mixed, [np.asarray(one(tuned)) for tuned in tasks]
+
+
+def test_frozen_products_stay_one_product_over_all_rows():
+    graphdef, tasks, frozen = parts_of("lora")
+    batch = laid_out("lora")
+    jaxpr = jax.make_jaxpr(lambda tuned: mixed_tasks.MixedTasks(graphdef, tuned, frozen, jnp.asarray(TASKS))(batch))(
+        mixed_tasks.stacked(tasks)
+    )
+    kernels = {tuple(value.shape[1:]) for path, value in trainable.named(frozen).items() if path.endswith("kernel") and value.ndim == 3}
+    seen = 0
+    for equation in _equations(jaxpr.jaxpr):
+        if equation.primitive.name == "dot_general" and tuple(equation.invars[1].aval.shape) in kernels:
+            seen += 1
+            assert equation.params["dimension_numbers"][1] == ((), ())
+    assert seen > 10
+
+
+def _equations(jaxpr):
+    for equation in jaxpr.eqns:
+        yield equation
+        for value in equation.params.values():
+            for inner in value if isinstance(value, list | tuple) else (value,):
+                inner = getattr(inner, "jaxpr", inner)
+                if hasattr(inner, "eqns"):
+                    yield from _equations(inner)
+
+
+def test_tasks_of_other_sizes_are_refused_by_name():
+    with pytest.raises(UserError, match=r"task 1 has embed/prompt/rows of shape \(4, 8\), task 0 of \(3, 8\)"):
+        mixed_tasks.stacked([{"embed": {"prompt": {"rows": np.zeros((length, 8))}}} for length in (3, 4)])
+    with pytest.raises(UserError, match="at least one task"):
+        mixed_tasks.stacked([])
