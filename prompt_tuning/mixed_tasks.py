@@ -184,7 +184,7 @@ def _over(what: Callable[[Any, Any], Any], tree: Any) -> Any:
 
     def at(path: Any, value: Any) -> Any:
         name = path[-1].key if path and isinstance(path[-1], jax.tree_util.DictKey) else None
-        return what(value, _ROWS.get(name, 0))
+        return what(value, _ROWS.get(str(name), 0))
 
     return jax.tree_util.tree_map_with_path(at, tree)
 
