@@ -39,8 +39,8 @@ class Loaded:
     Attributes:
       parts: graph definition, trained and frozen arrays.
       lengths: of inputs, targets and prompt.
-      checkpoint: `best`, `latest` or `base`.
-      step: of the checkpoint; None for the base.
+      checkpoint: `best`, `latest`, `adapter` or `base`.
+      step: of the checkpoint; None for an adapter and the base.
     """
 
     parts: "Parts"
@@ -64,23 +64,27 @@ def add_checkpoint_flag(parser: argparse.ArgumentParser) -> None:
 
 
 def load(experiment: "Experiment", *, workdir: str | None, checkpoint: str | None) -> Loaded:
-    """The model of a run's checkpoint, or the base alone.
+    """The model of a run's checkpoint, the base with a given adapter (`FromPeft`), or the base alone.
 
     Raises UserError where there is no such checkpoint, where the run was made with another model, vocabulary, method or base, and
     for a base that would be random.
     """
     from prompt_tuning import assembly, checkpoints
     from prompt_tuning.evaluation import Lengths
+    from prompt_tuning.methods.from_peft import FromPeft
     from prompt_tuning.methods.full import Full
 
-    checkpoint = checkpoint or ("base" if workdir is None else "best")
-    if checkpoint == "base":
+    if checkpoint is None and workdir is None:
+        checkpoint = "adapter" if isinstance(experiment.method, FromPeft) else "base"
+    checkpoint = checkpoint or "best"
+    if checkpoint in ("base", "adapter"):
         if experiment.base_checkpoint is None and not experiment.allow_random_base:
             raise UserError(
                 "no base checkpoint: the model would be random; set --gin.BASE_CHECKPOINT=\"'DIR'\", "
                 "or give --workdir=DIR to take a run's weights"
             )
-        experiment = dataclasses.replace(experiment, method=Full())
+        if checkpoint == "base":
+            experiment = dataclasses.replace(experiment, method=Full())
     elif workdir is None:
         raise UserError(f"--checkpoint={checkpoint} is a run's; add --workdir=DIR")
     else:
@@ -88,7 +92,7 @@ def load(experiment: "Experiment", *, workdir: str | None, checkpoint: str | Non
     assembly.check_vocabulary(experiment)
     built = assembly.assemble(experiment)
     lengths = Lengths(experiment.input_length, experiment.target_length, experiment.method.layout)
-    if checkpoint == "base":
+    if checkpoint in ("base", "adapter"):
         return Loaded((built.graphdef, built.tuned, built.frozen), lengths, checkpoint, None)
     folder = pathlib.Path(str(workdir)) / "checkpoints"
     with checkpoints.Checkpoints(folder, base=built.base, writable=False) as saved:

@@ -1,8 +1,13 @@
 """Writing files so that a reader never sees half of one."""
 
+import contextlib
 import os
 import pathlib
+import shutil
 import tempfile
+from collections.abc import Iterator
+
+from prompt_tuning.errors import UserError
 
 
 def atomic_write(path: str | os.PathLike[str], data: bytes | str) -> None:
@@ -22,6 +27,29 @@ def atomic_write(path: str | os.PathLike[str], data: bytes | str) -> None:
         os.replace(temporary, path)
     except BaseException:
         os.unlink(temporary)
+        raise
+
+
+@contextlib.contextmanager
+def new_folder(path: str | os.PathLike[str], *, flag: str) -> Iterator[pathlib.Path]:
+    """A folder to fill, which takes its name when the block ends well and is gone when it does not.
+
+    Raises UserError, naming the flag, where something is at the path that is not an empty folder, or nothing can be written there.
+    """
+    path = pathlib.Path(path)
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise UserError(f"{flag} {path}: is there already; wanted a new or empty folder, for nothing is overwritten; choose another")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = pathlib.Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
+    except OSError as error:
+        raise UserError(f"{flag} {path}: cannot write there ({error.strerror}); choose another") from error
+    try:
+        yield temporary
+        os.chmod(temporary, 0o777 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
         raise
 
 

@@ -5,19 +5,22 @@ import functools
 import math
 import pathlib
 
+import numpy as np
 import pytest
 
 from prompt_tuning import assembly, cli, experiment, training
 from prompt_tuning.data import vocabularies
 from prompt_tuning.data.tasks import world
+from prompt_tuning.interop import adapter_files
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 MODEL, METHOD = "configs/models/t5_nano.gin", "configs/methods/prompt.gin"
 WORLD = world.World(task_list=("sentiment_review",), num_train=8, num_validation=2, num_test=2)
 # For a part alone: a model needs no data to be built, and none of these needs its weights.
 NO_DATA = ("experiment.Experiment.data = None", "experiment.Experiment.allow_random_base = True")
-# What a data file leaves to its user.
+# What a file leaves to its user.
 NEEDED = {
+    "configs/methods/from_peft.gin": ("ADAPTER = 'adapter'",),
     "configs/data/files.gin": (
         "TRAIN_FILES = 'rows.tsv'",
         "VALIDATION_FILES = ['rows.tsv']",
@@ -104,8 +107,12 @@ def test_model_files_train(path):
 
 
 @pytest.mark.parametrize("path", named("methods"))
-def test_method_files_train(path):
-    built = cli.load_experiment([MODEL, path], ["BASE_CHECKPOINT = None"], fallbacks=NO_DATA)
+def test_method_files_train(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "adapter").mkdir()
+    prompt = {"prompt_embeddings": np.ones((3, 8), np.float32)}
+    adapter_files.write(tmp_path / "adapter", adapter_files.Adapter({"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 3}, prompt))
+    built = cli.load_experiment([MODEL, path], ["BASE_CHECKPOINT = None", *NEEDED.get(path, ())], fallbacks=NO_DATA)
     check(tiny(built, data=WORLD))
 
 

@@ -71,6 +71,23 @@ def is_huggingface(entries: Mapping[str, Any]) -> bool:
     return any(name.endswith(("embed_tokens.weight", "wte.weight")) and not name.startswith(("encoder.", "decoder.")) for name in entries)
 
 
+def entries(name: str, params: Mapping[str, Any], *, root: str | None = None) -> tuple[str, ...]:
+    """Their names for a parameter of ours: one, one a layer, or one a layer and expert, of which the expert changes fastest.
+
+    `params` are all parameters with their shapes, and `root` is where the language model begins, if not where their library puts it.
+    """
+    if name == "head/kernel":
+        return ("lm_head.weight",)
+    root = ("transformer." if "positions" in params else "model.") if root is None else root
+    theirs = _their_name(name, params)
+    if not is_layered(name):
+        return (root + theirs,)
+    depth, *rest = params[name].shape
+    experts = range(rest[0]) if "{e}" in theirs else range(1)
+    first = _first_layer(name, params)
+    return tuple(root + theirs.format(i, e=e) for i in range(first, first + depth) for e in experts)
+
+
 def recipes(source: Source, abstract: Mapping[str, Any]) -> tuple[dict[str, Recipe], dict[str, str]]:
     """For each parameter of a `Decoder` its recipe, and the entries that repeat another one (see `sources.fill`)."""
     embedding = "wte.weight" if "positions" in abstract else "embed_tokens.weight"
@@ -85,18 +102,12 @@ def recipes(source: Source, abstract: Mapping[str, Any]) -> tuple[dict[str, Reci
         if name == "head/kernel":
             made[name] = Recipe((head,), {shape[::-1]: np.transpose})
             continue
-        theirs = _their_name(name, abstract)
+        theirs, found = _their_name(name, abstract), entries(name, abstract, root=root)
         if is_layered(name):
-            places, first = range(shape[0]), _first_layer(name, abstract)
-            label = f"{root}{theirs.format('*', e='*')}"
-            if "{e}" in theirs:
-                entries = tuple(root + theirs.format(i + first, e=e) for i in places for e in range(shape[1]))
-                made[name] = Recipe(entries, {shape[:1:-1]: np.transpose}, per_layer=True, label=label)
-                continue
-            entries = tuple(root + theirs.format(i + first) for i in places)
-            made[name] = Recipe(entries, _accepts(name, theirs, shape[1:], abstract), per_layer=True, label=label)
+            accepts = {shape[:1:-1]: np.transpose} if "{e}" in theirs else _accepts(name, theirs, shape[1:], abstract)
+            made[name] = Recipe(found, accepts, per_layer=True, label=f"{root}{theirs.format('*', e='*')}")
         else:
-            made[name] = Recipe((root + theirs,), {shape: np.asarray})
+            made[name] = Recipe(found, {shape: np.asarray})
     return made, copies
 
 
@@ -105,28 +116,36 @@ def to_huggingface(params: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
     A tied `lm_head.weight` is left out: their library ties it again.
     """
-    root = "transformer." if "positions" in params else "model."
     out: dict[str, np.ndarray] = {}
     fused: dict[str, list[np.ndarray]] = {}
     for name in sorted(params, key=lambda name: [part in name for part in ("/value/", "/key/")]):
         value = np.asarray(params[name])
-        if name == "head/kernel":
-            out["lm_head.weight"] = np.ascontiguousarray(value.T)
-            continue
-        theirs = _their_name(name, params)
-        if not is_layered(name):
-            out[root + theirs] = np.ascontiguousarray(value)
-            continue
-        for i, part in enumerate(value, start=_first_layer(name, params)):
-            entry = root + theirs.format(i, e="{e}")
-            part = _rotary(name, part, params, _paired)
-            if "{e}" in entry:
-                out |= {entry.format(e=e): np.ascontiguousarray(own.T) for e, own in enumerate(part)}
-            elif ".c_attn." in entry:
+        if is_layered(name):
+            parts = [each for part in value for each in (part if part.ndim == 3 else [part])]
+        else:
+            parts = [value]
+        for entry, part in zip(entries(name, params), parts, strict=True):
+            if ".c_attn." in entry:
                 fused.setdefault(entry, []).append(part)
             else:
-                out[entry] = np.ascontiguousarray(part.T if _is_turned(name) and root == "model." else part)
+                out[entry] = np.ascontiguousarray(_turned(name, reordered_for_them(name, part, params), params))
     return out | {entry: np.concatenate(parts, axis=-1) for entry, parts in fused.items()}
+
+
+def reordered_for_them(name: str, value: np.ndarray, params: Mapping[str, Any]) -> np.ndarray:
+    """What has the output coordinates of the kernel `name` on its last axis, with these in the order of their library."""
+    return _rotary(name, value, params, _paired)
+
+
+def reordered_for_us(name: str, value: np.ndarray, params: Mapping[str, Any]) -> np.ndarray:
+    """The inverse of `reordered_for_them`."""
+    return _rotary(name, value, params, _halved)
+
+
+def _turned(name: str, value: np.ndarray, params: Mapping[str, Any]) -> np.ndarray:
+    """A product as [out, in], but for those of GPT-2 which keeps [in, out]."""
+    product = _is_turned(name) or name.endswith(("/mlp/gate", "/mlp/wi", "/mlp/wo"))
+    return value.T if product and ("positions" not in params or name == "head/kernel") else value
 
 
 def _their_name(name: str, names: Mapping[str, Any]) -> str:

@@ -57,9 +57,17 @@ def is_huggingface(entries: Mapping[str, Any]) -> bool:
     return any(name.startswith(("encoder.block.", "decoder.block.", "shared.", "transformer.")) for name in entries)
 
 
+def entries(name: str, params: Mapping[str, Any]) -> tuple[str, ...]:
+    """Their names for a parameter of ours, one a layer or one; `params` are all parameters with their shapes."""
+    if not is_layered(name):
+        return (_look_up(MODEL_NAMES, name, name),)
+    stack, _, rest = name.split("/", 2)
+    table = layer_names(gated="encoder/layers/feed_forward/mlp/gate/kernel" in params)
+    return tuple(f"{stack}.block.{i}.{_look_up(table[stack], rest, name)}" for i in range(params[name].shape[0]))
+
+
 def recipes(source: Source, abstract: Mapping[str, Any]) -> tuple[dict[str, Recipe], dict[str, str]]:
     """For each parameter its recipe, and the entries that repeat another one (see `sources.fill`)."""
-    table = layer_names(gated="encoder/layers/feed_forward/mlp/gate/kernel" in abstract)
     embedding = next((name for name in _EMBEDDINGS if name in source.shapes), _EMBEDDINGS[0])
     copies = {name: embedding for name in _EMBEDDINGS if name in source.shapes and name != embedding}
     if "head/kernel" not in abstract and "lm_head.weight" in source.shapes:
@@ -68,14 +76,12 @@ def recipes(source: Source, abstract: Mapping[str, Any]) -> tuple[dict[str, Reci
     made = {}
     for name, leaf in abstract.items():
         shape = tuple(leaf.shape)
+        theirs = (embedding,) if name == "embed/embedding" else entries(name, abstract)
         if is_layered(name):
-            stack, _, rest = name.split("/", 2)
-            entries = tuple(f"{stack}.block.{i}.{_look_up(table[stack], rest, name)}" for i in range(shape[0]))
-            label = entries[0].replace(".block.0.", ".block.*.")
-            made[name] = Recipe(entries, _accepts(name, shape[1:]), per_layer=True, label=label)
+            label = theirs[0].replace(".block.0.", ".block.*.")
+            made[name] = Recipe(theirs, _accepts(name, shape[1:]), per_layer=True, label=label)
         else:
-            entry = embedding if name == "embed/embedding" else _look_up(MODEL_NAMES, name, name)
-            made[name] = Recipe((entry,), _accepts(name, shape))
+            made[name] = Recipe(theirs, _accepts(name, shape))
     return made, copies
 
 
@@ -84,16 +90,10 @@ def to_huggingface(params: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
     Copies of the embedding (`encoder.embed_tokens.weight`, a tied `lm_head.weight`) are left out: their library ties them again.
     """
-    table = layer_names(gated="encoder/layers/feed_forward/mlp/gate/kernel" in params)
-    out = {}
+    out: dict[str, np.ndarray] = {}
     for name, value in params.items():
-        value = np.asarray(value)
-        if is_layered(name):
-            stack, _, rest = name.split("/", 2)
-            for i, part in enumerate(value):
-                out[f"{stack}.block.{i}.{_look_up(table[stack], rest, name)}"] = np.ascontiguousarray(_turned(name, part))
-        else:
-            out[_look_up(MODEL_NAMES, name, name)] = np.ascontiguousarray(_turned(name, value))
+        parts = np.asarray(value) if is_layered(name) else [np.asarray(value)]
+        out |= {entry: np.ascontiguousarray(_turned(name, part)) for entry, part in zip(entries(name, params), parts, strict=True)}
     return out
 
 
