@@ -6,6 +6,7 @@ That format is a folder with `model.safetensors`, whose entries are our paramete
 
 import dataclasses
 import json
+import math
 import os
 import pathlib
 from collections.abc import Mapping
@@ -18,8 +19,10 @@ import safetensors.numpy
 from prompt_tuning import assets
 from prompt_tuning.errors import UserError
 from prompt_tuning.files import atomic_write
-from prompt_tuning.interop import decoder_configs, decoders, huggingface, llama2c, t5x
-from prompt_tuning.interop.sources import Recipe, Source, check, fill, names_and_shapes
+from prompt_tuning.interop import decoder_configs, decoders, huggingface, llama2c, safetensors_file, t5x
+from prompt_tuning.interop.sources import Recipe, Source, check, check_copies, equal, fill, names_and_shapes, pieces
+from prompt_tuning.models.decoder_layers import DecoderConfig
+from prompt_tuning.models.t5 import T5Config
 
 _KINDS = "a folder with model.safetensors (ours or Hugging Face's), a .safetensors file, a T5X checkpoint folder, or a llama2.c .bin file"
 # Fields whose wrong value changes the results without changing any shape, and those whose value shapes tell less clearly.
@@ -54,7 +57,7 @@ def base_sources(path: str, config: Any, abstract_params: Any) -> dict[str, str]
 
 def _plan(path: str, config: Any, abstract: Mapping[str, Any]) -> tuple[Source, dict[str, Recipe], dict[str, str]]:
     found = _find(path)
-    if found.is_dir() and (found / "checkpoint").is_file():
+    if found.is_dir() and t5x.is_checkpoint(found):
         source = t5x.open_checkpoint(found)
         return source, t5x.recipes(source, abstract), {}
     if llama2c.is_llama2c(found):
@@ -97,6 +100,58 @@ def stated_fields(path: str) -> dict[str, Any]:
     return family.config_fields(stated)
 
 
+def read_config(path: str) -> T5Config | DecoderConfig:
+    """The architecture of a base in any form, from its config.json, its header or the shapes of its entries.
+
+    Raises UserError where it is no checkpoint, or nothing states the architecture.
+    """
+    found = _find(path)
+    if found.is_dir() and t5x.is_checkpoint(found):
+        return T5Config(**t5x.config_fields(t5x.open_checkpoint(found)))
+    fields = stated_fields(path)
+    if not fields:
+        raise UserError(f"the architecture of {path} is not known: wanted a config.json beside the weights; copy the whole folder")
+    kinds = [kind for kind in (T5Config, DecoderConfig) if set(fields) <= {field.name for field in dataclasses.fields(kind)}]
+    if not kinds:
+        raise UserError(f"the base at {path} is no T5 and no decoder-only model: give it as BASE_CHECKPOINT as it is")
+    if kinds[0] is T5Config and "tied" not in fields:
+        fields["tied"] = _tied(_open_safetensors(found))
+    return kinds[0](**fields)
+
+
+def _tied(source: Source) -> bool:
+    """Whether a T5's head is its embedding, which transformers says of every T5 in config.json: it is absent, or a copy."""
+    head, embedding = "lm_head.weight", "shared.weight"
+    if head not in source.shapes:
+        return True
+    return embedding in source.shapes and equal(source, head, embedding)
+
+
+def copy_base(path: str, folder: pathlib.Path, config: Any, abstract_params: Any, *, dtype: str | None = None) -> str:
+    """Writes a base of any form in this project's own, with one entry of the checkpoint in memory at a time.
+
+    Args:
+      path, config, abstract_params: as of `load_base`.
+      folder: exists, and gets the files of `save_base`.
+      dtype: "bfloat16", "float32", or None for that of the checkpoint's largest entry, where float16 becomes float32.
+
+    Returns:
+      The dtype. Raises UserError as `load_base` does.
+    """
+    abstract = names_and_shapes(abstract_params)
+    source, recipes, copies = _plan(path, config, abstract)
+    check(source, recipes, copies=copies)
+    check_copies(source, copies)
+    if dtype is None:
+        largest = max((recipe.entries[0] for recipe in recipes.values()), key=lambda entry: math.prod(source.shapes[entry]))
+        dtype = "bfloat16" if source.read(largest).dtype.name == "bfloat16" else "float32"
+    shapes = {name: tuple(leaf.shape) for name, leaf in abstract.items()}
+    target = folder / "model.safetensors"
+    safetensors_file.write(target, shapes, lambda name: pieces(source, name, recipes[name]), dtype=_stored(dtype))
+    _write_config(folder, config)
+    return dtype
+
+
 def save_base(path: str | os.PathLike[str], params: Any, config: Any, *, dtype: str = "bfloat16") -> None:
     """Writes a base in this project's own format.
 
@@ -106,14 +161,21 @@ def save_base(path: str | os.PathLike[str], params: Any, config: Any, *, dtype: 
       config: the model's `T5Config`.
       dtype: of the stored values: "bfloat16" or "float32".
     """
-    import ml_dtypes
-
-    stored = np.dtype(ml_dtypes.bfloat16) if dtype == "bfloat16" else np.dtype(dtype)
     folder = pathlib.Path(path)
     folder.mkdir(parents=True, exist_ok=True)
-    named = {name: np.ascontiguousarray(np.asarray(value), dtype=stored) for name, value in names_and_shapes(params).items()}
+    named = {name: np.ascontiguousarray(np.asarray(value), dtype=_stored(dtype)) for name, value in names_and_shapes(params).items()}
     atomic_write(folder / "model.safetensors", safetensors.numpy.save(named))
+    _write_config(folder, config)
+
+
+def _write_config(folder: pathlib.Path, config: Any) -> None:
     atomic_write(folder / "config.json", json.dumps({"model": dataclasses.asdict(config)}, indent=2) + "\n")
+
+
+def _stored(dtype: str) -> np.dtype:
+    import ml_dtypes
+
+    return np.dtype(ml_dtypes.bfloat16) if dtype == "bfloat16" else np.dtype(dtype)
 
 
 def _compare(stated: Mapping[str, Any], config: Any, where: str) -> None:
@@ -131,25 +193,25 @@ def _compare(stated: Mapping[str, Any], config: Any, where: str) -> None:
 
 def _open_safetensors(found: pathlib.Path) -> Source:
     folder = found if found.is_dir() else found.parent
-    handles: dict[str, Any] = {}
     shapes: dict[str, tuple[int, ...]] = {}
     file_of: dict[str, str] = {}
     for file in _files(found):
         try:
-            handles[file.name] = safetensors.safe_open(file, framework="numpy")
+            with safetensors.safe_open(file, framework="numpy") as held:
+                for entry in held.keys():  # noqa: SIM118
+                    shapes[entry] = tuple(held.get_slice(entry).get_shape())
+                    file_of[entry] = file.name
         except FileNotFoundError:
             raise UserError(f"truncated checkpoint: {file.name}, named in the index, is not in {folder}: copy it again") from None
         except (safetensors.SafetensorError, OSError) as error:
             raise UserError(f"cannot read {file}: truncated or not safetensors ({error}): copy it again") from error
-        for entry in handles[file.name].keys():  # noqa: SIM118
-            shapes[entry] = tuple(handles[file.name].get_slice(entry).get_shape())
-            file_of[entry] = file.name
-    return Source(
-        where=str(found),
-        shapes=shapes,
-        read=lambda entry: handles[file_of[entry]].get_tensor(entry),
-        file_of=lambda entry: file_of[entry],
-    )
+
+    def read(entry: str) -> np.ndarray:
+        # The pages that were read count as memory for as long as the file is open.
+        with safetensors.safe_open(folder / file_of[entry], framework="numpy") as held:
+            return held.get_tensor(entry)
+
+    return Source(where=str(found), shapes=shapes, read=read, file_of=lambda entry: file_of[entry])
 
 
 def _files(found: pathlib.Path) -> list[pathlib.Path]:
@@ -173,7 +235,7 @@ def _files(found: pathlib.Path) -> list[pathlib.Path]:
             f"not a base checkpoint: {found / pickled[0]} is a pickle, which may run any code when read: save the model as safetensors "
             "(save_pretrained(..., safe_serialization=True)) and give that folder"
         )
-    if steps := [name for name in there if (found / name / "checkpoint").is_file()]:
+    if steps := [name for name in there if t5x.is_checkpoint(found / name)]:
         raise UserError(f"not a base checkpoint: {found} holds T5X checkpoints; give one of them, as {found / steps[-1]}")
     got = ", ".join(there[:5]) if there else "an empty folder"
     raise UserError(f"not a base checkpoint: {found}: wanted {_KINDS}, got {got}")

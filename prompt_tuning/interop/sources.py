@@ -6,7 +6,8 @@ Shapes are checked before anything large is read.
 
 import dataclasses
 import difflib
-from collections.abc import Callable, Mapping
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -104,16 +105,38 @@ def fill(
       UserError: as `check`; a copy that differs; values that cannot be read or are no floating-point numbers.
     """
     origins = check(source, recipes, copies=copies)
-    for copy, original in (copies or {}).items():
-        if copy != original and not np.array_equal(source.read(copy), source.read(original)):
-            raise UserError(f"the checkpoint contradicts itself: {copy} in {source.where} should repeat {original}, it differs")
+    check_copies(source, copies or {})
     values = {}
     for name, recipe in recipes.items():
-        parts = [_part(source, name, entry, recipe) for entry in recipe.entries]
+        parts = list(pieces(source, name, recipe))
         value = np.stack(parts).reshape(abstract[name].shape) if recipe.per_layer else parts[0]
         values[name] = np.ascontiguousarray(value, dtype=np.dtype(abstract[name].dtype))
         assert value.shape == tuple(abstract[name].shape), name
     return values, origins
+
+
+def check_copies(source: Source, copies: Mapping[str, str]) -> None:
+    """Raises UserError for an entry that differs from the one it should repeat; `copies` as for `fill`."""
+    for copy, original in copies.items():
+        if copy != original and not equal(source, copy, original):
+            raise UserError(f"the checkpoint contradicts itself: {copy} in {source.where} should repeat {original}, it differs")
+
+
+def equal(source: Source, one: str, other: str) -> bool:
+    """Whether two entries have the same values. One at a time is in memory: they are the largest of a model."""
+    return _digest(source.read(one)) == _digest(source.read(other))
+
+
+def _digest(value: np.ndarray) -> tuple[Shape, bytes]:
+    digest = hashlib.sha256()
+    for row in value.reshape(-1, value.shape[-1]) if value.size else ():
+        digest.update(np.asarray(row, np.float32).tobytes())
+    return value.shape, digest.digest()
+
+
+def pieces(source: Source, name: str, recipe: Recipe) -> Iterator[np.ndarray]:
+    """A parameter entry by entry, read when asked for; the pieces one after the other are the whole."""
+    return (_part(source, name, entry, recipe) for entry in recipe.entries)
 
 
 def _check_entry(source: Source, name: str, entry: str, recipe: Recipe) -> None:

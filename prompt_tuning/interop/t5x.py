@@ -2,11 +2,13 @@
 
 Both layouts are read: one entry a layer (`encoder/layers_0/...`), and scanned layers in one entry (`encoder/encoder/...` or
 `encoder/layers/...`) with the layer axis second, T5X's default, or first. Attention kernels may have their heads apart ([embed, heads, kv])
-or joined. Nothing is unpickled. The optimizer's state is left unread.
+or joined. What Orbax wrote for later releases of T5X is read too. Nothing is unpickled. The optimizer's state is left unread.
 """
 
 import json
+import math
 import pathlib
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +16,7 @@ import msgpack
 import numpy as np
 
 from prompt_tuning.errors import UserError
+from prompt_tuning.interop import orbax_trees
 from prompt_tuning.interop.sources import Convert, Recipe, Shape, Source, is_layered
 
 _ATTENTION = ("query", "key", "value", "out")
@@ -51,19 +54,27 @@ MODEL_NAMES = {
 }
 
 
+def is_checkpoint(folder: pathlib.Path) -> bool:
+    """Whether a folder holds a step: T5X's own index, or Orbax's, which later releases write into `state`."""
+    return any((place / "checkpoint").is_file() or orbax_trees.is_tree(place) for place in (folder, folder / "state"))
+
+
 def open_checkpoint(folder: pathlib.Path) -> Source:
     """The parameters (`target`) of a T5X checkpoint folder.
 
     Raises:
       UserError: the index is truncated or not T5X's, or an entry's zarr folder is not there or lacks chunks.
     """
+    folder = folder if (folder / "checkpoint").is_file() or orbax_trees.is_tree(folder) else folder / "state"
+    if orbax_trees.is_tree(folder):
+        return orbax_trees.open_tree(folder, below="target")
     index = _index(folder / "checkpoint")
     target = index.get("optimizer", {}).get("target") or index.get("target")
     if not isinstance(target, dict):
         raise UserError(f"not a T5X checkpoint: wanted optimizer/target in {folder / 'checkpoint'}, got {sorted(map(str, index))}")
     leaves = _leaves(target)
     inline = {name: leaf for name, leaf in leaves.items() if isinstance(leaf, np.ndarray)}
-    stored = {name: folder / leaf["kvstore"]["path"] for name, leaf in leaves.items() if not isinstance(leaf, np.ndarray)}
+    stored = {name: folder / _place(leaf) for name, leaf in leaves.items() if not isinstance(leaf, np.ndarray)}
     shapes = {name: value.shape for name, value in inline.items()} | {name: _zarr_shape(path) for name, path in stored.items()}
     return Source(
         where=str(folder),
@@ -71,6 +82,68 @@ def open_checkpoint(folder: pathlib.Path) -> Source:
         read=lambda name: inline[name] if name in inline else _read_zarr(stored[name]),
         file_of=lambda name: "checkpoint" if name in inline else stored[name].name,
     )
+
+
+def config_fields(source: Source) -> dict[str, Any]:
+    """The fields of `T5Config` that the shapes of a checkpoint's entries state; what has no shape is T5's default.
+
+    Raises UserError where the entries are not those of a T5.
+    """
+    shapes = source.shapes
+    try:
+        vocab_size, d_model = shapes[MODEL_NAMES["embed/embedding"]]
+        gated = any(name.endswith("/mlp/wi_0/kernel") for name in shapes)
+        depths = {stack: _depth(shapes, stack, d_model) for stack in ("encoder", "decoder")}
+        axis = _layer_axis(shapes, d_model)
+        bias = MODEL_NAMES["encoder/relative_bias/table"]
+        heads, buckets = shapes[bias] if bias in shapes else _of_a_layer(shapes, "relpos_bias/rel_embedding", axis)
+        # Attention kernels may have their heads apart.
+        inner = math.prod(_of_a_layer(shapes, "attention/query/kernel", axis)) // d_model
+        d_ff, _ = _of_a_layer(shapes, "mlp/wo/kernel", axis)
+    except (KeyError, ValueError, IndexError, StopIteration):
+        raise UserError(f"the entries of {source.where} are not those of a T5: its sizes cannot be read from them") from None
+    return {
+        "vocab_size": vocab_size,
+        "d_model": d_model,
+        "d_ff": d_ff,
+        "num_heads": heads,
+        "d_kv": inner // heads,
+        "num_encoder_layers": depths["encoder"],
+        "num_decoder_layers": depths["decoder"],
+        "gated": gated,
+        "tied": MODEL_NAMES["head/kernel"] not in shapes,
+        "per_layer_bias": bias not in shapes,
+        "relative_buckets": buckets,
+    }
+
+
+def _norm(shapes: Mapping[str, Shape], stack: str) -> Shape:
+    """The shape of a stack's scanned layers' norm."""
+    names = (f"{stack}/{scope}/pre_mlp_layer_norm/scale" for scope in (stack, "layers"))
+    return next(shapes[name] for name in names if name in shapes)
+
+
+def _depth(shapes: Mapping[str, Shape], stack: str, d_model: int) -> int:
+    apart = sum(re.fullmatch(rf"{stack}/layers_\d+/pre_mlp_layer_norm/scale", name) is not None for name in shapes)
+    return apart or math.prod(_norm(shapes, stack)) // d_model
+
+
+def _layer_axis(shapes: Mapping[str, Shape], d_model: int) -> int | None:
+    """On which axis scanned layers stand, T5X's default in doubt; None where layers stand apart."""
+    if "encoder/layers_0/pre_mlp_layer_norm/scale" in shapes:
+        return None
+    return 1 if _norm(shapes, "encoder")[0] == d_model else 0
+
+
+def _of_a_layer(shapes: Mapping[str, Shape], suffix: str, axis: int | None) -> Shape:
+    """The shape of one layer's part of the encoder's entry that ends so."""
+    shape = next(shape for name, shape in shapes.items() if name.startswith("encoder/") and name.endswith(suffix))
+    return shape if axis is None else shape[:axis] + shape[axis + 1 :]
+
+
+def _place(leaf: Any) -> str:
+    """The zarr folder that an index names, T5X's or the first of Orbax's."""
+    return leaf.removeprefix("PLACEHOLDER://") if isinstance(leaf, str) else leaf["kvstore"]["path"]
 
 
 def recipes(source: Source, abstract: Mapping[str, Any]) -> dict[str, Recipe]:
