@@ -9,7 +9,9 @@ from flax import nnx
 from prompt_tuning import assets, checkpoints, interop, sharding, trainable
 from prompt_tuning.errors import UserError
 from prompt_tuning.experiment import Experiment
+from prompt_tuning.models import quantized
 from prompt_tuning.models.decoder import Decoder, DecoderConfig
+from prompt_tuning.models.quantized import Quantization
 from prompt_tuning.models.t5 import T5, T5Config
 
 # Published embeddings are padded to a multiple of 128 rows: a vocabulary may be smaller by less than that.
@@ -39,15 +41,17 @@ class Assembly:
     mesh: jax.sharding.Mesh
 
 
-def random_base(config: T5Config | DecoderConfig, *, seed: int) -> T5 | Decoder:
+def random_base(config: T5Config | DecoderConfig, *, seed: int, quantization: Quantization = "none") -> T5 | Decoder:
     """The model of an architecture with random values."""
     rngs = nnx.Rngs(params=seed)
-    return Decoder(config, rngs) if isinstance(config, DecoderConfig) else T5(config, rngs)
+    model = Decoder(config, rngs) if isinstance(config, DecoderConfig) else T5(config, rngs)
+    quantized.quantize(model, quantization)
+    return model
 
 
-def abstract_base(config: T5Config | DecoderConfig) -> T5 | Decoder:
+def abstract_base(config: T5Config | DecoderConfig, *, quantization: Quantization = "none") -> T5 | Decoder:
     """The model's shapes, without values."""
-    return nnx.eval_shape(lambda: random_base(config, seed=0))
+    return nnx.eval_shape(lambda: random_base(config, seed=0, quantization=quantization))
 
 
 def audit(experiment: Experiment) -> tuple[trainable.Row, ...]:
@@ -57,11 +61,12 @@ def audit(experiment: Experiment) -> tuple[trainable.Row, ...]:
     sources = dict.fromkeys((name for name, _ in trainable.named_variables(model)), _RANDOM)
     if experiment.base_checkpoint is not None:
         sources = interop.base_sources(assets.resolve(experiment.base_checkpoint), experiment.model, _abstract_arrays(model))
+    quantized.name_sources(sources, quantized.linears(model), experiment.base_quantization)
     found: dict[str, str] = {}
 
     def attached() -> T5 | Decoder:
         # Values are needed to trace, not to know the shapes: a fresh base stands in for the checkpoint.
-        fresh = random_base(experiment.trained_model, seed=0)
+        fresh = random_base(experiment.trained_model, seed=0, quantization=experiment.base_quantization)
         found.update(experiment.method.attach(fresh, jax.random.key(0), vocabulary=vocabulary))
         return fresh
 
@@ -90,21 +95,25 @@ def assemble(experiment: Experiment) -> Assembly:
     vocabulary = _Late(experiment)
     mesh = experiment.mesh.build()
     method_key, base_key = jax.random.split(jax.random.key(experiment.seed))
+    quantization = experiment.base_quantization
     model = abstract_base(config)
+    kernels = list(quantized.linears(model))
     if experiment.base_checkpoint is None:
         base_seed = int(jax.random.randint(base_key, (), 0, 2**31 - 1))
-        model = jax.jit(lambda: random_base(config, seed=base_seed))()
         sources = dict.fromkeys((name for name, _ in trainable.named_variables(model)), _RANDOM)
+        model = jax.jit(lambda: random_base(config, seed=base_seed, quantization=quantization))()
         source = f"{_RANDOM}, seed {experiment.seed}"
     else:
         source = assets.resolve(experiment.base_checkpoint)
         values, sources = interop.load_base(source, experiment.model, _abstract_arrays(model))
-        graphdef, state = nnx.split(model)
+        quantized.quantize_named(values, kernels, quantization)
+        graphdef, state = nnx.split(abstract_base(config, quantization=quantization))
         places = sharding.of_state(state, mesh)
         values = {name: jax.device_put(value, places[name]) for name, value in values.items()}
         model = nnx.merge(graphdef, trainable.nested(values))
         # A checkpoint's name alone is written into runs, so that a folder can be moved without changing what its runs are.
         source = experiment.base_checkpoint
+    quantized.name_sources(sources, kernels, quantization)
     sources = sources | experiment.method.attach(model, method_key, vocabulary=vocabulary)
     rows = trainable.audit(model, experiment.method.trainable, sources)
     graphdef, tuned, frozen = trainable.split(model, experiment.method.trainable)

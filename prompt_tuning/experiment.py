@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import typing
 from typing import Any, Protocol
 
 from prompt_tuning.data.mixtures import Source
@@ -13,6 +14,7 @@ from prompt_tuning.methods.base import Method
 from prompt_tuning.methods.full import Full
 from prompt_tuning.methods.norms import Norms
 from prompt_tuning.models.decoder_layers import DecoderConfig
+from prompt_tuning.models.quantized import Quantization
 from prompt_tuning.models.t5 import T5Config
 from prompt_tuning.optimizers import Adafactor, AdamW, Schedule
 from prompt_tuning.sharding import Mesh
@@ -36,6 +38,7 @@ class Experiment:
       evaluation_data: other tasks to evaluate on, such as held-out clusters; None for those of `data`.
       base_checkpoint: a folder or file that `interop.load_base` reads; None leaves the base at random, which only `full` accepts
         unless `allow_random_base` says so aloud.
+      base_quantization: what the kernels of the base's linear layers are kept in, "none" for as they are; see `models.quantized`.
       allow_random_base: tune a method over a random base (tests, plans).
       evaluation: how the dev split is scored.
       optimizer, schedule: Optax, as settings.
@@ -63,6 +66,7 @@ class Experiment:
     evaluation: Evaluation = Evaluation()
     evaluation_data: Source | None = None
     base_checkpoint: str | None = None
+    base_quantization: Quantization = "none"
     allow_random_base: bool = False
     train_steps: int = 1000
     batch_size: int = 32
@@ -101,6 +105,14 @@ class Experiment:
             raise UserError(
                 f"save_base: wanted model tuning, for {method} leaves the base as it was; set experiment.Experiment.save_base = False"
             )
+        wanted = typing.get_args(Quantization)
+        if self.base_quantization not in wanted:
+            raise UserError(f"base_quantization: wanted one of {list(wanted)}, got {self.base_quantization!r}; set BASE_QUANTIZATION")
+        if self.save_base and self.base_quantization != "none":
+            raise UserError(
+                f"save_base: wanted a base in its own numbers, this one is quantized ({self.base_quantization}); "
+                "set BASE_QUANTIZATION = 'none'"
+            )
         if self.base_checkpoint is None and not self.allow_random_base and not isinstance(self.method, Full):
             raise UserError(
                 f"no base checkpoint: {method} over random weights learns nothing; set --gin.BASE_CHECKPOINT=\"'DIR'\" "
@@ -109,8 +121,10 @@ class Experiment:
 
     @property
     def trained_model(self) -> T5Config | DecoderConfig:
-        """The architecture with this run's dropout."""
-        return dataclasses.replace(self.model, dropout_rate=self.dropout_rate)
+        """The architecture with this run's dropout, and quantized layers in a loop unless the model's settings say otherwise."""
+        # Unrolled, XLA on a CPU makes the numbers of every layer's kernels before it takes the first product.
+        scanned = False if self.base_quantization != "none" and self.model.unroll_layers is None else self.model.unroll_layers
+        return dataclasses.replace(self.model, dropout_rate=self.dropout_rate, unroll_layers=scanned)
 
 
 def resolved(settings: Any) -> Any:

@@ -27,26 +27,34 @@ Which = type[nnx.Variable] | Matching
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A line of the audit table. `source` is a checkpoint's path and entry, or an initialiser."""
+    """A line of the audit table.
+
+    Attributes:
+      name, shape, dtype: of the array.
+      trained: or frozen.
+      source: a checkpoint's path and entry, or an initialiser.
+      weights_per_entry: how many parameters an entry of the array stands for: 2 where two share a byte, 0 for scales (`models.quantized`).
+    """
 
     name: str
     shape: tuple[int, ...]
     dtype: str
     trained: bool
     source: str
+    weights_per_entry: int = 1
 
     @property
     def size(self) -> int:
         """Number of parameters."""
-        return math.prod(self.shape)
+        return math.prod(self.shape) * self.weights_per_entry
 
     @property
     def num_bytes(self) -> int:
         """Bytes of the parameters as held in memory."""
-        return self.size * _ITEM_BYTES.get(self.dtype, 4)
+        return math.prod(self.shape) * _ITEM_BYTES.get(self.dtype, 4)
 
 
-_ITEM_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2, "int8": 1}
+_ITEM_BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2, "int8": 1, "uint8": 1}
 
 
 def named_variables(model: nnx.Module) -> Iterator[tuple[str, nnx.Variable]]:
@@ -114,7 +122,8 @@ def audit(model: nnx.Module, which: Which, sources: Mapping[str, str]) -> tuple[
         if name not in sources:
             raise UserError(f"parameter {name!r} was given no value by the checkpoint or the method; wanted every parameter filled")
         value = variable.get_value()
-        rows.append(Row(name, tuple(value.shape), str(value.dtype), name in names, sources[name]))
+        per_entry = variable.get_metadata().get("weights_per_entry", 1)
+        rows.append(Row(name, tuple(value.shape), str(value.dtype), name in names, sources[name], per_entry))
     return tuple(rows)
 
 

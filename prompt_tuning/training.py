@@ -101,7 +101,7 @@ class Trainer:
 def trainer(experiment: Experiment, built: assembly.Assembly) -> Trainer:
     """The first state and the step, compiled with explicit shardings; the state is donated.
 
-    Raises UserError for a batch whose rows the mesh cannot share out evenly.
+    Raises UserError for a batch whose rows the mesh cannot share out evenly, and where a quantized kernel would be trained.
     """
     if experiment.batch_size % built.mesh.shape["data"]:
         raise UserError(
@@ -121,6 +121,11 @@ def trainer(experiment: Experiment, built: assembly.Assembly) -> Trainer:
     step = functools.partial(
         train_step,
         graphdef=built.graphdef,
+    if held := [row for row in built.rows if row.trained and not jnp.issubdtype(row.dtype, jnp.floating)]:
+        raise UserError(
+            f"{held[0].name} is quantized ({held[0].dtype}) and cannot be trained ({len(held)} such): set BASE_QUANTIZATION = 'none', "
+            "or choose a method that leaves the kernels frozen"
+        )
         transform=transform,
         seed=experiment.seed,
         dropout_rate=experiment.dropout_rate,

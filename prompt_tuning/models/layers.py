@@ -81,17 +81,18 @@ product.defvjp(_product_forward, _product_backward, symbolic_zeros=True)
 
 
 class Linear(nnx.Module):
-    """A matrix product without bias. Socket: `delta`."""
+    """A matrix product without bias. Socket: `delta`. A module may stand for the kernel (`quantized.py`)."""
 
     def __init__(self, rngs: nnx.Rngs, shape: tuple[int, int], *, std: float, axes: tuple[str, str], dtype: str):
-        self.kernel = param(rngs, shape, std=std, axes=axes, dtype=dtype)
+        self.kernel: Any = param(rngs, shape, std=std, axes=axes, dtype=dtype)
         self.delta: Socket = nnx.data(None)
 
     def __call__(self, x_BSI: Array, *, key: Array | None = None) -> Array:
         """The product [B, S, O]; `key` turns the dropout of what is plugged in on."""
-        y_BSO = product(x_BSI, self.kernel[...].astype(x_BSI.dtype))
+        kernel = self.kernel
+        y_BSO = product(x_BSI, kernel[...].astype(x_BSI.dtype)) if isinstance(kernel, nnx.Variable) else kernel.product(x_BSI)
         if self.delta is not None:
-            y_BSO = self.delta(x_BSI, y_BSO, self.kernel[...], key=key).astype(y_BSO.dtype)
+            y_BSO = self.delta(x_BSI, y_BSO, kernel[...], key=key).astype(y_BSO.dtype)
         return y_BSO
 
 
