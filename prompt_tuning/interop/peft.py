@@ -30,6 +30,7 @@ from prompt_tuning.errors import UserError
 from prompt_tuning.interop import decoders, huggingface
 from prompt_tuning.interop.adapter_files import CONFIG, WEIGHTS, Adapter
 from prompt_tuning.interop.sources import is_layered
+from prompt_tuning.methods import sites
 from prompt_tuning.methods.base import Method
 from prompt_tuning.methods.dora import Dora
 from prompt_tuning.methods.ia3 import IA3
@@ -37,7 +38,7 @@ from prompt_tuning.methods.lora import Lora
 from prompt_tuning.methods.pissa import Pissa
 from prompt_tuning.methods.prefix import Prefix
 from prompt_tuning.methods.prompt import Prompt, Uniform
-from prompt_tuning.models.layers import Tunable
+from prompt_tuning.models.layers import Linear, Tunable
 
 _ROOT = "base_model.model."
 _PROMPT = "prompt_embeddings"
@@ -145,8 +146,11 @@ def _leaves(model: nnx.Module, kind: str) -> dict[str, _Leaf]:
 
 
 def _base(model: nnx.Module) -> tuple[dict[str, Any], dict[str, tuple[str, ...]]]:
-    """The base's parameters by name, and Hugging Face's entries for each."""
-    params = {name: v.get_value() for name, v in trainable.named_variables(model) if not isinstance(v, Tunable)}
+    """What has the shapes of the base's parameters, by name, and Hugging Face's entries for each."""
+    kernels = {f"{name}/kernel": linear.kernel for name, linear in sites.modules(model, Linear).items()}
+    # What stands below a kernel is its own affair: one in four bits is two arrays.
+    others = {name: v for name, v in trainable.named_variables(model) if not isinstance(v, Tunable) and "/kernel/" not in name}
+    params = others | kernels
     entries = huggingface.entries if hasattr(model, "encoder") else decoders.entries
     return params, {name: entries(name, params) for name in params}
 
