@@ -244,6 +244,22 @@ def latest_step(directory: str | os.PathLike[str]) -> int | None:
     return max((int(path.name) for path in folder.glob("*") if path.name.isdigit()), default=None) if folder.is_dir() else None
 
 
+def read_trained(directory: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """What was trained at the best step (the latest where none has a metric), by name, whatever base it belongs to.
+
+    For what begins from another run. Raises UserError where there is nothing, or nothing readable.
+    """
+    with Checkpoints(directory, base=Base("", ""), writable=False) as saved:
+        step = saved.latest_step if saved.best_step is None else saved.best_step
+        if step is None:
+            raise UserError(f"{directory} holds no checkpoint; wanted the folder of a run that has saved one")
+        with saved._readable(step):
+            held = saved._checkpointer.checkpointables_metadata(step).metadata["trainable"]
+            shapes = jax.tree.map(_abstract, held, is_leaf=lambda x: hasattr(x, "shape"))
+            read = saved._checkpointer.load_checkpointables(step, {"trainable": shapes})["trainable"]
+    return {name: np.asarray(value) for name, value in _named(read).items()}
+
+
 def fingerprint(params: PyTree) -> str:
     """A SHA-256 in hexadecimal over names, shapes, dtypes and values of all arrays, whatever order they come in.
 

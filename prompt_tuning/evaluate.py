@@ -134,7 +134,8 @@ def _run(experiment: "Experiment", flags: argparse.Namespace) -> None:
     settings = dataclasses.replace(experiment.evaluation, **({"split": flags.split} if flags.split else {}))
     vocabulary = experiment.vocabulary.load()
     lengths = evaluation.Lengths(experiment.input_length, experiment.target_length)
-    tasks = evaluation.task_examples(experiment.evaluation_data or experiment.data, vocabulary, settings=settings, lengths=lengths)
+    source = experiment.evaluation_data or experiment.data
+    tasks = evaluation.task_examples(source, vocabulary, settings=settings, lengths=lengths, trained_on=experiment.data)
     loaded = load(experiment, workdir=flags.workdir, checkpoint=flags.checkpoint)
     started = time.monotonic()
     report = evaluation.evaluate(loaded.parts, tasks, settings=settings, lengths=loaded.lengths, vocabulary=vocabulary)

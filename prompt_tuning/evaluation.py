@@ -156,13 +156,20 @@ def evaluate(parts: Parts, tasks: Sequence[TaskExamples], *, settings: Evaluatio
     return Report(found, float(np.mean(main)), predictions)
 
 
-def task_examples(source: mixtures.Source, vocabulary: Any, *, settings: Evaluation, lengths: Lengths) -> list[TaskExamples]:
-    """The examples that `settings` asks of every task of a source, read once. Raises UserError for a task whose split is empty."""
+def task_examples(
+    source: mixtures.Source, vocabulary: Any, *, settings: Evaluation, lengths: Lengths, trained_on: mixtures.Source | None = None
+) -> list[TaskExamples]:
+    """The examples that `settings` asks of every task of a source, read once. Raises UserError for a task whose split is empty.
+
+    An example's `task` is the number of its task among those of `trained_on` (None: of the source itself), found by its name.
+    """
     sizes = {"input_length": lengths.input_length, "target_length": lengths.target_length}
-    return [
-        TaskExamples(name, mixtures.evaluation_examples(task, settings.split, settings.max_examples, **sizes), tuple(task.metric_names))
-        for name, task in zip(source.task_names, source.tasks(vocabulary), strict=True)
-    ]
+    numbers = {name: {"task": number} for number, name in enumerate((trained_on or source).task_names)}
+    found = []
+    for name, task in zip(source.task_names, source.tasks(vocabulary), strict=True):
+        examples = mixtures.evaluation_examples(task, settings.split, settings.max_examples, **sizes)
+        found.append(TaskExamples(name, [example | numbers.get(name, {}) for example in examples], tuple(task.metric_names)))
+    return found
 
 
 def _loss(
@@ -351,13 +358,14 @@ def _batches(sizes: Sequence[Any], batch_size: int) -> Iterator[tuple[np.ndarray
 
 
 def _encoder_batch(examples: Sequence[Example], input_length: int, lengths: Lengths) -> Batch:
-    rows = [{"inputs": example["inputs"], "targets": [features.EOS_ID]} for example in examples]
+    own = [{"task": example["task"]} if "task" in example else {} for example in examples]
+    rows = [{"inputs": example["inputs"], "targets": [features.EOS_ID]} | task for example, task in zip(examples, own, strict=True)]
     laid = features.layout(rows, input_length=input_length, target_length=1, prompt=lengths.prompt)
     return {name: value for name, value in laid.items() if name.startswith("encoder_")}
 
 
 def _decoder_batch(targets: Sequence[Sequence[int]], target_length: int, lengths: Lengths) -> Batch:
-    rows = [{"inputs": [features.EOS_ID], "targets": list(target)} for target in targets]
+    rows = [{"inputs": [features.EOS_ID], "targets": list(target), "task": 0} for target in targets]
     laid = features.layout(rows, input_length=1, target_length=target_length, prompt=lengths.prompt)
     return {name: value for name, value in laid.items() if name.startswith("decoder_")}
 

@@ -7,7 +7,7 @@ where no gin file is given:
 
 The input is JSONL if its first line that is not blank starts with "{", else text, one input a line; blank lines are skipped and counted.
 A JSON row has `inputs` (and `targets` with --score) and keeps its other fields in the output. Inputs are what the model reads, so they take
-the form of the training data, template included.
+the form of the training data, template included. Where each task has a prompt of its own, a row names its task by number (`task`).
 
 The output adds `prediction`; with --score, which generates nothing, `log_likelihood` (natural logarithm, summed over the target tokens, the
 end token included) and `target_tokens`, their number. A file is written whole or not at all.
@@ -82,7 +82,10 @@ def answer(
     with tqdm.tqdm(unit="row", file=sys.stderr, disable=None) as progress:  # None: off where there is no terminal.
         while chunk := list(itertools.islice(rows, group)):
             fields = ("inputs", "targets") if score else ("inputs",)
-            examples = [{field: [*vocabulary.encode(row[field]), EOS_ID] for field in fields} for row in chunk]
+            examples = [
+                {field: [*vocabulary.encode(row[field]), EOS_ID] for field in fields} | {k: v for k, v in row.items() if k == "task"}
+                for row in chunk
+            ]
             if score:
                 sums, counts = evaluation.log_likelihoods(loaded.parts, examples, lengths=loaded.lengths, batch_size=settings.batch_size)
                 if not all(map(math.isfinite, sums)):

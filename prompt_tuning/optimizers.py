@@ -17,6 +17,7 @@ gradient, so that it acts as a growing sum, clipping is always on, and every upd
 
 import dataclasses
 import math
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -252,6 +253,35 @@ def with_clipping_and_accumulation(
     if accumulation_steps > 1:
         transform = optax.MultiSteps(transform, every_k_schedule=accumulation_steps).gradient_transformation()
     return transform
+
+
+def with_rate_factors(transform: optax.GradientTransformation, factors: Mapping[str, float]) -> optax.GradientTransformation:
+    """Multiplies the updates of some parameters, and so their learning rate and their weight decay.
+
+    Args:
+      transform: of all parameters; what it keeps stays as it was.
+      factors: regular expression for whole names -> factor; the first that matches counts, other parameters keep their updates.
+
+    Raises UserError, when the state is made, for a pattern that matches no parameter.
+    """
+    if not factors:
+        return transform
+
+    def factor(name: str) -> float:
+        return next((value for pattern, value in factors.items() if re.fullmatch(pattern, name)), 1.0)
+
+    def init(params: PyTree) -> PyTree:
+        names = list(_named(params))
+        for pattern in factors:
+            if not any(re.fullmatch(pattern, name) for name in names):
+                raise UserError(f"rate factors: pattern {pattern!r} matches no trained parameter; there are {', '.join(names[:3])}")
+        return transform.init(params)
+
+    def update(grads: PyTree, state: PyTree, params: PyTree = None) -> tuple[PyTree, PyTree]:
+        updates, state = transform.update(grads, state, params)
+        return jax.tree_util.tree_map_with_path(lambda path, x: x * factor(_name(path)), updates), state
+
+    return optax.GradientTransformation(init, update)
 
 
 def like_params(state: PyTree, params: PyTree, per_param: Mapping[str, Any], *, otherwise: Any) -> PyTree:

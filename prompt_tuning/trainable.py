@@ -9,7 +9,7 @@ from typing import Any
 from flax import nnx, traverse_util
 
 from prompt_tuning.errors import UserError
-from prompt_tuning.models.layers import Tunable
+from prompt_tuning.models.layers import Fixed, Tunable
 
 # A parameter's name, "/"-joined -> where its value came from.
 Sources = dict[str, str]
@@ -85,8 +85,8 @@ def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def trained_names(model: nnx.Module, which: Which) -> frozenset[str]:
-    """The names of the trained parameters; errors as for `split`."""
-    variables = dict(named_variables(model))
+    """The names of the trained parameters, none of them `Fixed`; errors as for `split`."""
+    variables = {name: variable for name, variable in named_variables(model) if not isinstance(variable, Fixed)}
     if isinstance(which, Matching):
         for pattern in which.patterns:
             if not any(_matches(pattern, name) for name in variables):

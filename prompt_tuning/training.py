@@ -25,6 +25,7 @@ from prompt_tuning.data import features, mixtures
 from prompt_tuning.errors import Interrupted, UserError
 from prompt_tuning.experiment import Experiment, resolved
 from prompt_tuning.journal import Best, Journal
+from prompt_tuning.methods.base import rate_factors
 from prompt_tuning.models.layers import Tunable
 from prompt_tuning.run_folder import RunFolder
 
@@ -44,8 +45,9 @@ def optimizer(experiment: Experiment) -> optax.GradientTransformation:
     """The Optax transformation of an experiment. Second moments of what a method added are never factored (as in the released code)."""
     added = experiment.method.trainable is Tunable
     updates = -(-experiment.train_steps // experiment.accumulation_steps)
+    transform = experiment.optimizer.transform(experiment.schedule.factor(updates), unfactored=lambda name: added)
     return optimizers.with_clipping_and_accumulation(
-        experiment.optimizer.transform(experiment.schedule.factor(updates), unfactored=lambda name: added),
+        optimizers.with_rate_factors(transform, rate_factors(experiment.method)),
         max_norm=experiment.gradient_clip_norm,
         accumulation_steps=experiment.accumulation_steps,
     )
@@ -65,12 +67,14 @@ def train_step(
 ) -> tuple[TrainState, dict[str, Array]]:
     """One step on one batch: the new state, and what the weights before the step made of the batch.
 
-    The loss is the mean over target tokens of the batch. Dropout draws from the seed and the step alone, so a resumed run draws the same.
+    The loss is the mean over target tokens of the batch, and what the plugged-in modules ask for (`penalty`). Dropout draws from the seed
+    and the step alone, so a resumed run draws the same.
     """
     dropout_key = jax.random.fold_in(jax.random.key(seed), state.step) if dropout_rate else None
 
     def loss_of(tuned: dict[str, Any]) -> tuple[Array, dict[str, Array]]:
-        logits_BTV = nnx.merge(graphdef, tuned, frozen)(batch, dropout_key=dropout_key)
+        model = nnx.merge(graphdef, tuned, frozen)
+        logits_BTV = model(batch, dropout_key=dropout_key)
         loss_sum, weight_sum, sums = losses.cross_entropy(
             logits_BTV,
             batch["decoder_target_tokens"],
@@ -79,13 +83,22 @@ def train_step(
             z_loss=z_loss,
         )
         tokens = jnp.maximum(weight_sum, 1.0)
-        return loss_sum / tokens, {"cross_entropy": sums["cross_entropy"] / tokens, "token_accuracy": sums["correct"] / tokens}
+        loss = loss_sum / tokens
+        metrics = {"cross_entropy": sums["cross_entropy"] / tokens, "token_accuracy": sums["correct"] / tokens}
+        added = penalty(model)
+        return (loss, metrics) if added is None else (loss + added, metrics | {"penalty": added})
 
     (loss, metrics), gradient = jax.value_and_grad(loss_of, has_aux=True)(state.tuned)
     updates, optimizer_state = transform.update(gradient, state.optimizer_state, state.tuned)
     tuned = optax.apply_updates(state.tuned, updates)
     metrics |= {"loss": loss, "gradient_norm": optax.tree.norm(gradient)}
     return TrainState(state.step + 1, tuned, optimizer_state), metrics
+
+
+def penalty(model: nnx.Module) -> Array | None:
+    """The sum of what modules add to the loss: the scalar `penalty()` of each that has one; None where none has."""
+    asked = [module.penalty() for _, module in nnx.iter_modules(model) if hasattr(module, "penalty")]
+    return functools.reduce(jnp.add, asked) if asked else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,6 +121,11 @@ def trainer(experiment: Experiment, built: assembly.Assembly) -> Trainer:
             f"batch_size: wanted a multiple of the mesh's {built.mesh.shape['data']} data devices, got {experiment.batch_size}; "
             "set BATCH_SIZE or sharding.Mesh.data"
         )
+    if held := [row for row in built.rows if row.trained and not jnp.issubdtype(row.dtype, jnp.floating)]:
+        raise UserError(
+            f"{held[0].name} is quantized ({held[0].dtype}) and cannot be trained ({len(held)} such): set BASE_QUANTIZATION = 'none', "
+            "or choose a method that leaves the kernels frozen"
+        )
     transform = optimizer(experiment)
     everywhere = sharding.everywhere(built.mesh)
     tuned_places = trainable.nested({name: built.places[name] for name in trainable.named(built.tuned)})
@@ -121,11 +139,6 @@ def trainer(experiment: Experiment, built: assembly.Assembly) -> Trainer:
     step = functools.partial(
         train_step,
         graphdef=built.graphdef,
-    if held := [row for row in built.rows if row.trained and not jnp.issubdtype(row.dtype, jnp.floating)]:
-        raise UserError(
-            f"{held[0].name} is quantized ({held[0].dtype}) and cannot be trained ({len(held)} such): set BASE_QUANTIZATION = 'none', "
-            "or choose a method that leaves the kernels frozen"
-        )
         transform=transform,
         seed=experiment.seed,
         dropout_rate=experiment.dropout_rate,
@@ -140,7 +153,7 @@ def trainer(experiment: Experiment, built: assembly.Assembly) -> Trainer:
 def abstract_batch(experiment: Experiment, mesh: jax.sharding.Mesh) -> dict[str, jax.ShapeDtypeStruct]:
     """The shapes of the experiment's training batches, known before there is data."""
     one = features.layout_rows(
-        [[{"inputs": [features.EOS_ID], "targets": [features.EOS_ID]}]],
+        [[{"inputs": [features.EOS_ID], "targets": [features.EOS_ID], "task": 0}]],
         input_length=experiment.input_length,
         target_length=experiment.target_length,
         prompt=experiment.method.layout,
@@ -182,7 +195,7 @@ def evaluator(experiment: Experiment, graphdef: Any, frozen: dict[str, Any]) -> 
     @functools.cache
     def tasks() -> list[evaluation.TaskExamples]:
         source = experiment.evaluation_data or experiment.data
-        return evaluation.task_examples(source, vocabulary, settings=experiment.evaluation, lengths=lengths)
+        return evaluation.task_examples(source, vocabulary, settings=experiment.evaluation, lengths=lengths, trained_on=experiment.data)
 
     def evaluate(tuned: dict[str, Any]) -> evaluation.Report:
         return evaluation.evaluate(

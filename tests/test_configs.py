@@ -18,9 +18,10 @@ MODEL, METHOD = "configs/models/t5_nano.gin", "configs/methods/prompt.gin"
 WORLD = world.World(task_list=("sentiment_review",), num_train=8, num_validation=2, num_test=2)
 # For a part alone: a model needs no data to be built, and none of these needs its weights.
 NO_DATA = ("experiment.Experiment.data = None", "experiment.Experiment.allow_random_base = True")
-# What a file leaves to its user.
+# What a file leaves to its user; FOLDER is one of the test's own.
 NEEDED = {
-    "configs/methods/from_peft.gin": ("ADAPTER = 'adapter'",),
+    "configs/methods/from_peft.gin": ("ADAPTER = 'FOLDER/adapter'",),
+    "configs/methods/attempt.gin": ("SOURCE_PROMPTS = ['FOLDER/one.npy', 'FOLDER/two.npy']",),
     "configs/data/files.gin": (
         "TRAIN_FILES = 'rows.tsv'",
         "VALIDATION_FILES = ['rows.tsv']",
@@ -28,7 +29,7 @@ NEEDED = {
         "TARGET_COLUMN = 'label'",
         "ANSWER_CHOICES = ['even', 'odd']",
         "TEMPLATE = 'number: {sentence}'",
-    )
+    ),
 }
 
 
@@ -107,12 +108,14 @@ def test_model_files_train(path):
 
 
 @pytest.mark.parametrize("path", named("methods"))
-def test_method_files_train(path, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_method_files_train(path, tmp_path):
+    for name in ("one.npy", "two.npy"):
+        np.save(tmp_path / name, np.ones((3, 8), np.float32))
     (tmp_path / "adapter").mkdir()
     prompt = {"prompt_embeddings": np.ones((3, 8), np.float32)}
     adapter_files.write(tmp_path / "adapter", adapter_files.Adapter({"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 3}, prompt))
-    built = cli.load_experiment([MODEL, path], ["BASE_CHECKPOINT = None", *NEEDED.get(path, ())], fallbacks=NO_DATA)
+    needed = [line.replace("FOLDER", str(tmp_path)) for line in NEEDED.get(path, ())]
+    built = cli.load_experiment([MODEL, path], ["BASE_CHECKPOINT = None", *needed], fallbacks=NO_DATA)
     check(tiny(built, data=WORLD))
 
 

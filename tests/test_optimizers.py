@@ -228,3 +228,21 @@ def test_like_params_finds_the_owner_of_each_statistic():
     assert state.momentum == per_param
     adam = optimizers.like_params(AdamW().transform(constant).init(params), params, per_param, otherwise="-")
     assert adam[0].mu == {"a": {"kernel": "A"}, "kernel": "K", "prompt": "P"}
+
+
+def test_rate_factors_multiply_updates_and_leave_the_state_as_it_was():
+    params, gradients = {"a": {"left": jnp.ones(3)}, "b": jnp.ones(2)}, {"a": {"left": draws((3,))[1]}, "b": draws((2,), seed=1)[1]}
+    plain, plain_state = run(AdamW(learning_rate=0.1).transform(constant), params, gradients)
+    for transform, rate in ((AdamW(learning_rate=0.1), 0.1), (Adafactor(learning_rate=0.1, weight_decay=0.0), 0.1)):
+        alone, _ = run(transform.transform(constant), params, gradients)
+        slow, _ = run(optimizers.with_rate_factors(transform.transform(constant), {".*left": 0.0, "a/.*": 2.0}), params, gradients)
+        np.testing.assert_array_equal(slow["a"]["left"], np.ones_like(slow["a"]["left"]))
+        np.testing.assert_array_equal(slow["b"], alone["b"])
+        twice, _ = run(optimizers.with_rate_factors(transform.transform(constant), {"b": 2.0}), params, gradients)
+        doubled, _ = run(dataclasses.replace(transform, learning_rate=2 * rate).transform(constant), params, gradients)
+        np.testing.assert_allclose(twice["b"], doubled["b"], rtol=1e-5)
+        np.testing.assert_array_equal(twice["a"]["left"], alone["a"]["left"])
+    assert jax.tree.structure(plain_state) == jax.tree.structure(AdamW().transform(constant).init(params))
+    assert plain["b"].shape == (6, 2)
+    with pytest.raises(UserError, match="pattern 'c' matches no trained parameter; there are a/left, b"):
+        optimizers.with_rate_factors(AdamW().transform(constant), {"c": 2.0}).init(params)

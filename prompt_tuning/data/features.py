@@ -1,7 +1,8 @@
 """From tokenized examples to the arrays a model reads: padding or packing, with the places of soft prompts written beside the tokens.
 
-An example is a mapping with `inputs` and `targets`, token ids with the end token (EOS) included. Soft prompts take no token ids: a slots
-array says for each position whether it holds a token (-1) or which row of the prompt (0 and up). Everything here is NumPy.
+An example is a mapping with `inputs` and `targets`, token ids with the end token (EOS) included, and `task`, the number of its task, where
+tasks have prompts of their own. Soft prompts take no token ids: a slots array says for each position whether it holds a token (-1) or which
+row of the prompt (0 and up). Everything here is NumPy.
 
 Letters: B rows of a batch, S source length, T target length, P prompt length.
 """
@@ -33,17 +34,21 @@ class PromptLayout:
       decoder_length: prompt rows encoder_length..encoder_length+decoder_length-1 stand in the decoder.
       placement: in the encoder, `before` the first token, `after_first` token, or as `suffix` after the last token (EOS). In the decoder,
         whose given input is the start token alone, `before` stands before the start token and the other two stand after it.
+      tasks: how many tasks have a prompt of their own: row r of task t is row t * encoder_length + r. With several, the decoder has none.
     """
 
     encoder_length: int = 0
     decoder_length: int = 0
     placement: Literal["before", "after_first", "suffix"] = "before"
+    tasks: int = 1
 
     def __post_init__(self) -> None:
         if self.encoder_length < 0 or self.decoder_length < 0:
             raise UserError(f"PromptLayout: lengths must be 0 or more, got encoder {self.encoder_length}, decoder {self.decoder_length}")
         if self.placement not in ("before", "after_first", "suffix"):
             raise UserError(f"PromptLayout.placement: wanted 'before', 'after_first' or 'suffix', got {self.placement!r}")
+        if self.tasks < 1 or (self.tasks > 1 and self.decoder_length):
+            raise UserError(f"PromptLayout.tasks: wanted 1 or more, and 1 with a prompt in the decoder, got {self.tasks}")
 
 
 NO_PROMPT = PromptLayout()
@@ -83,7 +88,7 @@ def layout(
     token of the targets is predicted, EOS included, else 0), `decoder_segment_ids`; and `encoder_prompt_slots`, `decoder_prompt_slots`
     where the respective prompt has rows. Inputs and targets longer than their length are cut and keep their EOS.
 
-    Raises UserError for an example with empty inputs or targets.
+    Raises UserError for an example with empty inputs or targets, or of no known task where each task has its prompt.
     """
     return layout_rows(
         [[example] for example in examples], input_length=input_length, target_length=target_length, prompt=prompt, packed=False
@@ -116,7 +121,7 @@ def layout_rows(
         encoder_at = decoder_at = 0
         for segment, example in enumerate(row, start=1):
             inputs, targets = _checked(example, input_length, target_length)
-            tokens, slots = _encoder_sequence(inputs, prompt)
+            tokens, slots = _encoder_sequence(inputs, prompt, first_row=_task_of(example, prompt) * prompt.encoder_length)
             encoder_at = _write(batch, "encoder", index, encoder_at, segment, tokens, slots)
             tokens, slots, wanted, weights = _decoder_sequence(targets, prompt)
             where = slice(decoder_at, decoder_at + len(tokens))
@@ -186,6 +191,20 @@ def _checked(example: Example, input_length: int, target_length: int) -> tuple[n
     return trim(example["inputs"], input_length), trim(example["targets"], target_length)
 
 
+def _task_of(example: Example, prompt: PromptLayout) -> int:
+    """Whose prompt an example takes."""
+    if prompt.tasks == 1:
+        return 0
+    task = example.get("task")
+    if not isinstance(task, int) or not 0 <= task < prompt.tasks:
+        got = "an example that names none" if task is None else f"task {task!r}"
+        raise UserError(
+            f"the method has prompts for {prompt.tasks} tasks: wanted examples of tasks 0 to {prompt.tasks - 1}, got {got}; "
+            "set the method's `tasks` to the number of tasks in the training data, and evaluate on those"
+        )
+    return task
+
+
 def _decoder_place(prompt: PromptLayout) -> int:
     return 0 if prompt.placement == "before" else 1
 
@@ -198,9 +217,9 @@ def _with_prompt(tokens: np.ndarray, length: int, *, at: int, first_row: int) ->
     return filled, slots
 
 
-def _encoder_sequence(inputs: np.ndarray, prompt: PromptLayout) -> tuple[np.ndarray, np.ndarray]:
+def _encoder_sequence(inputs: np.ndarray, prompt: PromptLayout, *, first_row: int) -> tuple[np.ndarray, np.ndarray]:
     place = {"before": 0, "after_first": 1, "suffix": len(inputs)}[prompt.placement]
-    return _with_prompt(inputs, prompt.encoder_length, at=place, first_row=0)
+    return _with_prompt(inputs, prompt.encoder_length, at=place, first_row=first_row)
 
 
 def _decoder_sequence(targets: np.ndarray, prompt: PromptLayout) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

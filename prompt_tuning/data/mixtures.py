@@ -247,6 +247,7 @@ def mixed_examples(
 ) -> Iterator[features.Example]:
     """The endless stream of a source's examples: position i holds the next example of the task drawn for it by the mixing rates.
 
+    Each says in `task` which of the source's tasks it is from.
     `skip` and `shard` as in `tokenized_examples`: the streams of all shards, interleaved, are the stream of one.
     """
     tasks = source.tasks(vocabulary)
@@ -256,7 +257,8 @@ def mixed_examples(
     index, shards = shard
     first = skip + (index - skip) % shards
     if len(tasks) == 1:
-        yield from tokenized_examples(tasks[0], split=split, seed=seed, shard=shard, skip=skip, table=tables[0], lengths=lengths)
+        only = tokenized_examples(tasks[0], split=split, seed=seed, shard=shard, skip=skip, table=tables[0], lengths=lengths)
+        yield from ({**example, "task": 0} for example in only)
         return
     drawn = np.zeros(len(tasks), np.int64)
     first_block = first // _DRAWS_PER_BLOCK
@@ -270,7 +272,7 @@ def mixed_examples(
             mine = position >= first and (position - first) % shards == 0
             order = orders[choice]
             if order is not None and mine:
-                yield order[int(drawn[choice])]
+                yield {**order[int(drawn[choice])], "task": int(choice)}
             elif order is None and position >= first:
                 stream = streams[choice]
                 if stream is None:
@@ -278,7 +280,7 @@ def mixed_examples(
                     streams[choice] = stream
                 example = next(stream)
                 if mine:
-                    yield example
+                    yield {**example, "task": int(choice)}
             drawn[choice] += 1
 
 

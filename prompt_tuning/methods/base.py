@@ -3,6 +3,7 @@
 Adding a method is adding one file with such a class and one gin file that names it; nothing else names it.
 """
 
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import jax
@@ -29,3 +30,8 @@ class Method(Protocol):
         Draws initial values from `key` alone, so that a method never changes the base's. Must run on an abstract model too: shapes
         may not depend on values.
         """
+
+
+def rate_factors(method: Method) -> Mapping[str, float]:
+    """What the learning rate of some parameters is multiplied by: the method's `rate_factors`, regular expression for names -> factor."""
+    return getattr(method, "rate_factors", {})

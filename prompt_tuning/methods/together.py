@@ -4,6 +4,7 @@ A method of an earlier run that is to stay as it is belongs into the base instea
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -11,6 +12,7 @@ from flax import nnx
 
 from prompt_tuning.data.features import PromptLayout
 from prompt_tuning.errors import UserError
+from prompt_tuning.methods import base
 from prompt_tuning.methods.base import Method
 from prompt_tuning.models.layers import Tunable
 from prompt_tuning.trainable import Matching, Sources, Which
@@ -54,6 +56,11 @@ class Together:
         if all(isinstance(each, Matching) for each in which):
             return Matching(tuple(pattern for each in which if isinstance(each, Matching) for pattern in each.patterns))
         return Tunable if all(each is Tunable for each in which) else nnx.Param
+
+    @property
+    def rate_factors(self) -> Mapping[str, float]:
+        """Those of all of them."""
+        return {pattern: factor for method in self.methods for pattern, factor in base.rate_factors(method).items()}
 
     def attach(self, model: nnx.Module, key: jax.Array, *, vocabulary: Any) -> Sources:
         """Attaches them in order; a later one sees what an earlier one did to the base's values."""

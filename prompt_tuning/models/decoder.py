@@ -35,7 +35,7 @@ from prompt_tuning.errors import UserError
 from prompt_tuning.models import rope
 from prompt_tuning.models.decoder_blocks import DecoderStack
 from prompt_tuning.models.decoder_layers import Angles, DecoderConfig, capped, position_table
-from prompt_tuning.models.layers import MASKED, Array, Embed, Linear, dropout, param, split_key, unrolled
+from prompt_tuning.models.layers import MASKED, Array, Embed, Linear, dropout, entering, param, split_key, unrolled
 
 __all__ = ["Decoder", "DecoderConfig"]
 
@@ -99,6 +99,7 @@ class Decoder(nnx.Module):
             attention_key, mlp_key = split_key(key, 2)
             bias, turn = _chosen(local, biases), _chosen(local, turned)
             attend = block.self_attention
+            x_BTD = entering(block, x_BTD, batch.get("decoder_prompt_slots"))
             x_BTD = attend(x_BTD, lambda y, key: attend.attention.keys_values(y, turn, key), bias, turned=turn, key=attention_key)
             return block.feed_forward(x_BTD, key=mlp_key), None
 
@@ -183,6 +184,7 @@ class Decoder(nnx.Module):
                     stored.append(jax.lax.dynamic_update_slice_in_dim(before, new, filled, axis=2))
                 return stored[0], stored[1]
 
+            x_BTD = entering(block, x_BTD, slots_BT)
             x_BTD = attend(x_BTD, extended, _chosen(local, biases), turned=turn, key=None)
             return block.feed_forward(x_BTD, key=None), (stored[0], stored[1])
 

@@ -59,11 +59,12 @@ def _added(block: AttentionBlock | MlpBlock, x_BTD: Array, normed_BTD: Array, y_
 
 
 class SelfLayer(nnx.Module):
-    """Self-attention and feed-forward."""
+    """Self-attention and feed-forward. Socket: `prompt`."""
 
     def __init__(self, rngs: nnx.Rngs, config: DecoderConfig, *, mixture: bool):
         self.self_attention = AttentionBlock(rngs, config)
         self.feed_forward = MlpBlock(rngs, config, mixture=mixture)
+        self.prompt: Socket = nnx.data(None)
 
 
 class DecoderStack(nnx.Module):

@@ -16,6 +16,9 @@ nothing:
 | `parallel` of the same | `parallel(x_BSD)` | `[B, S, D]` of the sub-layer's normed input, added to its output |
 | `generator` of `Stack` (t5.py) | `generator(layers)` | the layers to run, with sockets filled by what all layers share |
 | `Embed.prompt` | `prompt()` | `[P, D]`, the rows that prompt slots name |
+| | `prompt.among(x_BSD, slots_BS, segment_ids_BS)`, if it has it | `[B, S, D]`, what becomes of what an encoder reads |
+| `prompt` of `EncoderLayer` (t5.py), `SelfLayer` (decoder_blocks.py) | `prompt(x_BSD, slots_BS)` | `[B, S, D]`, what enters the layer |
+| `visibility` of `Stack` (t5.py) | `visibility(slots_BS)` | `[B, 1, S, S]`, 0 or `MASKED`: what prompt slots see |
 
 Matrix products of bfloat16 operands accumulate in float32: on a CPU that is two to three times faster than a bfloat16 result, and nowhere
 less exact.
@@ -39,6 +42,10 @@ MASKED = -1e10
 
 class Tunable(nnx.Param):
     """A parameter that a tuning method added to a base model."""
+
+
+class Fixed(nnx.Param):
+    """Values that a tuning method added and that are never trained, such as prompts of other tasks."""
 
 
 def param(rngs: nnx.Rngs, shape: tuple[int, ...], *, std: float, axes: tuple[str, ...], dtype: str) -> nnx.Param:
@@ -118,13 +125,14 @@ class Embed(nnx.Module):
         self.embedding = param(rngs, (vocab_size, width), std=1.0, axes=("vocab", "embed"), dtype=dtype)
         self.prompt: Socket = nnx.data(None)
 
-    def __call__(self, tokens_BS: Array, slots_BS: Array | None, dtype: str) -> Array:
+    def __call__(self, tokens_BS: Array, slots_BS: Array | None, dtype: str, *, segment_ids_BS: Array | None = None) -> Array:
         """Embeds tokens.
 
         Args:
           tokens_BS: int32 token ids.
           slots_BS: int32, -1 for a token, r >= 0 for row r of the prompt; None where no prompt stands in the sequence.
           dtype: of the result.
+          segment_ids_BS: of what an encoder reads, for prompts made of it: which positions are one example, 0 for padding.
 
         Returns:
           x_BSD. Slots are ignored while the socket is empty only if there are none.
@@ -132,12 +140,23 @@ class Embed(nnx.Module):
         x_BSD = self.embedding[...][tokens_BS].astype(dtype)
         if slots_BS is None or self.prompt is None:
             return x_BSD
-        rows_PD = self.prompt().astype(dtype)
-        return jnp.where((slots_BS >= 0)[..., None], rows_PD[jnp.maximum(slots_BS, 0)], x_BSD)
+        if segment_ids_BS is not None and hasattr(self.prompt, "among"):
+            return self.prompt.among(x_BSD, slots_BS, segment_ids_BS).astype(dtype)
+        return at_slots(self.prompt(), x_BSD, slots_BS)
 
     def logits(self, x_BTD: Array) -> Array:
         """The score of every token [B, T, V] in float32, where the embedding is the head too."""
         return jnp.einsum("btd,vd->btv", x_BTD, self.embedding[...].astype(x_BTD.dtype), preferred_element_type=jnp.float32)
+
+
+def at_slots(rows_PD: Array, x_BSD: Array, slots_BS: Array) -> Array:
+    """The sequence with rows of a prompt where slots name them."""
+    return jnp.where((slots_BS >= 0)[..., None], rows_PD.astype(x_BSD.dtype)[jnp.maximum(slots_BS, 0)], x_BSD)
+
+
+def entering(layer: Any, x_BSD: Array, slots_BS: Array | None) -> Array:
+    """What enters a layer: the sequence as its own prompt, if it has one, changes it."""
+    return x_BSD if layer.prompt is None or slots_BS is None else layer.prompt(x_BSD, slots_BS)
 
 
 def relative_buckets(distance_TS: Array, *, bidirectional: bool, num_buckets: int, max_distance: int) -> Array:

@@ -34,6 +34,7 @@ from prompt_tuning.models.layers import (
     Socket,
     adapted,
     dropout,
+    entering,
     split_key,
     unrolled,
 )
@@ -145,11 +146,12 @@ class MlpBlock(nnx.Module):
 
 
 class EncoderLayer(nnx.Module):
-    """Self-attention and feed-forward."""
+    """Self-attention and feed-forward. Socket: `prompt`."""
 
     def __init__(self, config: T5Config, rngs: nnx.Rngs):
         self.self_attention = AttentionBlock(config, rngs, relative_bias=config.per_layer_bias, bidirectional=True)
         self.feed_forward = MlpBlock(config, rngs)
+        self.prompt: Socket = nnx.data(None)
 
 
 class DecoderLayer(nnx.Module):
@@ -164,7 +166,7 @@ class DecoderLayer(nnx.Module):
 class Stack(nnx.Module):
     """N layers, their weights stacked on a leading axis, a relative bias (unless each layer has its own) and the final norm.
 
-    Socket: `generator`.
+    Sockets: `generator`; `visibility`, read by the encoder.
     """
 
     def __init__(
@@ -175,6 +177,7 @@ class Stack(nnx.Module):
         self.norm = RMSNorm(config.d_model, epsilon=config.layer_norm_epsilon, dtype=config.param_dtype)
         self.num_layers = num_layers
         self.generator: Socket = nnx.data(None)
+        self.visibility: Socket = nnx.data(None)
 
     def filled(self) -> nnx.Module:
         """The layers to run."""
@@ -227,16 +230,19 @@ class T5(nnx.Module):
     ) -> Array:
         """The encoder's output [B, S, D]; segment id 0 is padding, and in packed rows segments do not see each other."""
         embed_key, final_key, layers_key = split_key(dropout_key, 3)
-        x_BSD = self.embed(tokens_BS, slots_BS, self.config.dtype)
+        x_BSD = self.embed(tokens_BS, slots_BS, self.config.dtype, segment_ids_BS=segment_ids_BS)
         x_BSD = dropout(x_BSD, self.config.dropout_rate, embed_key)
         mask = _mask(segment_ids_BS, segment_ids_BS, packed=packed)
         positions = jnp.arange(tokens_BS.shape[1])
         stack = self.encoder
+        if stack.visibility is not None and slots_BS is not None:
+            mask = mask + stack.visibility(slots_BS)
         shared_bias = mask if stack.relative_bias is None else stack.relative_bias(positions, positions) + mask
 
         def layer(x_BSD: Array, scanned: Any) -> tuple[Array, None]:
             block, key = scanned
             attention_key, mlp_key = split_key(key, 2)
+            x_BSD = entering(block, x_BSD, slots_BS)
             attend = block.self_attention
             bias = shared_bias if attend.relative_bias is None else attend.relative_bias(positions, positions) + mask
             x_BSD = attend(x_BSD, attend.attention.keys_values, bias, key=attention_key)

@@ -151,3 +151,27 @@ def test_bad_prompt_layouts_are_refused():
         PromptLayout(-1)
     with pytest.raises(UserError, match="placement"):
         PromptLayout(1, placement="middle")
+    with pytest.raises(UserError, match="tasks: wanted 1 or more, and 1 with a prompt in the decoder, got 2"):
+        PromptLayout(1, 1, tasks=2)
+
+
+@hypothesis.given(EXAMPLES, st.integers(1, 3), st.sampled_from(["before", "after_first", "suffix"]), st.data())
+def test_slots_name_the_rows_of_an_examples_task(examples, length, placement, data):
+    numbers = data.draw(st.lists(st.integers(0, 3), min_size=len(examples), max_size=len(examples)))
+    numbered = [example | {"task": number} for example, number in zip(examples, numbers, strict=True)]
+    prompt = PromptLayout(length, placement=placement, tasks=4)
+    one, own = (features.layout(numbered, prompt=each, **LENGTHS) for each in (PromptLayout(length, placement=placement), prompt))
+    slots = one.pop("encoder_prompt_slots")
+    wanted = np.where(slots >= 0, slots + length * np.array(numbers)[:, None], -1)
+    np.testing.assert_array_equal(own.pop("encoder_prompt_slots"), wanted)
+    for name, array in one.items():
+        np.testing.assert_array_equal(own[name], array)
+    packed = features.layout_rows(list(features.pack(numbered, prompt=prompt, **LENGTHS)), prompt=prompt, **LENGTHS)
+    found = packed["encoder_prompt_slots"]
+    assert sorted(found[found >= 0].tolist()) == sorted(wanted[wanted >= 0].tolist())
+
+
+@pytest.mark.parametrize(("task", "got"), [({}, "an example that names none"), ({"task": 2}, "task 2"), ({"task": "sst2"}, "task 'sst2'")])
+def test_an_example_of_no_known_task_is_refused(task, got):
+    with pytest.raises(UserError, match=f"wanted examples of tasks 0 to 1, got {got}"):
+        features.layout([{"inputs": [5, 1], "targets": [6, 1]} | task], prompt=PromptLayout(1, tasks=2), **LENGTHS)

@@ -4,21 +4,31 @@ A new method takes a line here.
 """
 
 import dataclasses
+import pathlib
+import tempfile
 from typing import Any
 
+import numpy as np
+
 from prompt_tuning.methods.adapter import Adapter
+from prompt_tuning.methods.attempt import Attempt
 from prompt_tuning.methods.compacter import Compacter
+from prompt_tuning.methods.dept import DePT
 from prompt_tuning.methods.dora import Dora
 from prompt_tuning.methods.full import Full
 from prompt_tuning.methods.ia3 import IA3
 from prompt_tuning.methods.lora import Lora
+from prompt_tuning.methods.mpt import MPT
+from prompt_tuning.methods.multitask import MultitaskPrompt
 from prompt_tuning.methods.norms import Norms
 from prompt_tuning.methods.p_tuning import PTuning
+from prompt_tuning.methods.per_layer import PerLayerPrompt
 from prompt_tuning.methods.pissa import Pissa
 from prompt_tuning.methods.prefix import Prefix
-from prompt_tuning.methods.prompt import Prompt, Uniform
+from prompt_tuning.methods.prompt import Prompt, String, Uniform
 from prompt_tuning.methods.residual_prompt import ResidualPrompt
 from prompt_tuning.methods.together import Together
+from prompt_tuning.methods.wayward import Wayward
 from prompt_tuning.models.t5 import T5Config
 
 # D = 16, F = 24, H K = 8; 2 + 2 layers with 2 + 4 attentions and 2 + 2 feed-forward layers.
@@ -34,6 +44,27 @@ CONFIG = T5Config(
     relative_max_distance=20,
     unroll_layers=False,
 )
+
+
+class Letters:
+    """A vocabulary of small letters: "a" is 3, "b" is 4."""
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids."""
+        return [ord(letter) - ord("a") + 3 for letter in text if letter.isalpha()]
+
+
+VOCABULARY = Letters()
+_FOLDER = tempfile.TemporaryDirectory()
+
+
+def _prompt_files(count: int, length: int) -> tuple[str, ...]:
+    """Prompts of other tasks."""
+    rng = np.random.default_rng(0)
+    paths = [str(pathlib.Path(_FOLDER.name) / f"{number}.npy") for number in range(count)]
+    for path in paths:
+        np.save(path, rng.normal(size=(length, CONFIG.d_model)).astype(np.float32))
+    return tuple(paths)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +120,21 @@ CASES = {
         PTuning(length=3, initializer=Uniform(), network="mlp", hidden=5), 3 * 16 + 17 * 5 + 6 * 5 + 6 * 16, neutral=False, variant=True
     ),
     "residual prompt": Case(ResidualPrompt(length=3, initializer=Uniform(), width=5), 3 * 16 + 2 * 5 * 16 + 2 * 16, neutral=False),
+    "per-layer prompt": Case(PerLayerPrompt(length=3), 2 * 3 * 16, neutral=False),
+    "per-layer prompt, added": Case(PerLayerPrompt(length=3, combine="add"), (1 + 2) * 3 * 16, neutral=False, variant=True),
+    "wayward": Case(Wayward(length=3, initializer=String("abc"), gamma=0.1), 3 * 16, neutral=False, variant=True),
+    "multitask prompt": Case(MultitaskPrompt(length=3, tasks=2, initializer=Uniform()), (1 + 2) * 3 * 16, neutral=False),
+    "multitask prompt, projected, as released": Case(
+        MultitaskPrompt(length=3, tasks=2, combine="project", shared_features=5, variant="released", initializer=String("abc")),
+        2 * (5 * 16 + 16),
+        neutral=False,
+        variant=True,
+    ),
+    "mpt": Case(MPT(length=3, tasks=2, initializer=Uniform()), 3 * 16 + 2 * (3 + 16), neutral=False, variant=True),
+    "attempt": Case(
+        Attempt(length=3, initializer=Uniform(), sources=_prompt_files(2, 3), width=4), 3 * 16 + 2 * 4 * 16 + 2 * 16, neutral=False
+    ),
+    "dept": Case(DePT(length=3, initializer=Uniform(), input_length=6, rank=2), 3 * 16 + 2 * (6 + 16), neutral=False),
     "prompt and lora": Case(
         Together((Prompt(length=3, initializer=Uniform()), Lora(rank=2))), 3 * 16 + 6 * 2 * 2 * (16 + 8), neutral=False, variant=True
     ),

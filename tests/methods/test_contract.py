@@ -20,9 +20,10 @@ from flax import nnx
 
 from prompt_tuning import checkpoints, trainable, training
 from prompt_tuning.data import features
+from prompt_tuning.models.layers import Fixed
 from prompt_tuning.models.t5 import T5
 from tests.interop import tiny
-from tests.methods.cases import CASES, CONFIG
+from tests.methods.cases import CASES, CONFIG, VOCABULARY
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 FAST = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
@@ -37,7 +38,7 @@ def jitted(function):
 def model_of(name, seed=0, **changes):
     """A fresh random base with the method on it, and where its values came from."""
     model = tiny.model_with(dataclasses.replace(CONFIG, **changes), base_values())
-    return model, CASES[name].method.attach(model, jax.random.key(seed), vocabulary=None)
+    return model, CASES[name].method.attach(model, jax.random.key(seed), vocabulary=VOCABULARY)
 
 
 @functools.cache
@@ -67,7 +68,7 @@ def examples(count, seed=0):
     def ids(most):
         return [*rng.integers(3, CONFIG.vocab_size, rng.integers(1, most)).tolist(), features.EOS_ID]
 
-    return [{"inputs": ids(8), "targets": ids(5)} for _ in range(count)]
+    return [{"inputs": ids(8), "targets": ids(5), "task": number % 2} for number in range(count)]
 
 
 def batch_of(name, packed=False):
@@ -120,7 +121,8 @@ def test_the_trained_parameters_are_exactly_those_stated(name):
     assert trainable.totals(rows)[0] == CASES[name].trained
     after = {row.name for row in rows}
     assert before <= after and set(sources) <= after
-    assert all(row.trained and row.dtype == "float32" for row in rows if row.name not in before)
+    fixed = {path for path, variable in trainable.named_variables(model) if isinstance(variable, Fixed)}
+    assert all(row.trained != (row.name in fixed) and row.dtype == "float32" for row in rows if row.name not in before)
     assert CASES[name].method.layout.encoder_length >= 0
 
 
@@ -128,7 +130,7 @@ def test_the_trained_parameters_are_exactly_those_stated(name):
 def test_attaching_knows_its_shapes_without_values(name):
     def attached():
         model = T5(CONFIG, nnx.Rngs(params=0))
-        CASES[name].method.attach(model, jax.random.key(0), vocabulary=None)
+        CASES[name].method.attach(model, jax.random.key(0), vocabulary=VOCABULARY)
         return model
 
     shapes = {path: v.get_value() for path, v in trainable.named_variables(nnx.eval_shape(attached))}

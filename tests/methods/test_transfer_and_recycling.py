@@ -59,13 +59,26 @@ def test_a_combination_keeps_what_the_map_cannot_reach():
     np.testing.assert_allclose(recycled(source[[2]], source, target, by="combination"), target[[2]], rtol=1e-4)
 
 
+def test_a_network_fits_what_no_matrix_can_and_draws_from_its_seed_alone():
+    source = RNG.normal(size=(4000, 4)).astype(np.float32)
+    matrix = RNG.normal(size=(4, 24)).astype(np.float32)
+    target = np.abs(source @ matrix)  # Even, so that the best linear map is zero.
+    prompt = RNG.normal(size=(50, 4)).astype(np.float32)
+    wanted = np.abs(prompt @ matrix)
+    errors = {by: np.abs(recycled(prompt, source, target, by=by, num_tokens=4000) - wanted).mean() for by in ("linear", "network")}
+    assert errors["network"] < 0.3 * errors["linear"]
+    small = [recycled(prompt, source, target, by="network", num_tokens=60, seed=seed) for seed in (0, 0, 1)]
+    np.testing.assert_array_equal(small[0], small[1])
+    assert small[0].shape == (50, 24) and small[0].dtype == np.float32 and np.abs(small[0] - small[2]).max() > 0
+
+
 def test_what_does_not_fit_is_refused():
     source, target = RNG.normal(size=(9, 6)), RNG.normal(size=(9, 3))
     with pytest.raises(UserError, match=r"wanted a prompt \[P, 6\]"):
         recycled(RNG.normal(size=(2, 5)), source, target)
     with pytest.raises(UserError, match="tokens that both models have"):
         recycled(source[:1], source, target, first_token=9)
-    with pytest.raises(UserError, match="wanted 'linear' or 'combination'"):
+    with pytest.raises(UserError, match="wanted 'linear', 'combination' or 'network', got 'magic'"):
         recycled(source[:1], source, target, by="magic")
     with pytest.raises(UserError, match="wanted 'mean_rows'"):
         similarity(source, source, of="all")

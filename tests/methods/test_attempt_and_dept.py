@@ -1,0 +1,190 @@
+"""Prompts that are made of, or change, what the encoder reads, beside NumPy's; and learning rates of their own."""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from prompt_tuning import optimizers, trainable, training
+from prompt_tuning.data import features
+from prompt_tuning.errors import UserError
+from prompt_tuning.methods.attempt import Attempt
+from prompt_tuning.methods.dept import DePT, token_positions
+from prompt_tuning.methods.lora import Lora
+from prompt_tuning.methods.prompt import Prompt, Uniform
+from prompt_tuning.methods.together import Together
+from prompt_tuning.models.decoder import Decoder, DecoderConfig
+from tests.interop import tiny
+from tests.tiny_experiment import tiny_experiment
+
+CONFIG = tiny.V1_1
+WIDTH, LENGTH = 16, 3
+
+
+def attached(method):
+    model = tiny.model_with(CONFIG, tiny.random_values(CONFIG))
+    sources = method.attach(model, jax.random.key(0), vocabulary=None)
+    assert set(sources) == {name for name, _ in trainable.named_variables(model) if name.startswith("embed/prompt/")}
+    rng = np.random.default_rng(3)
+    for name, variable in trainable.named_variables(model):
+        if name.startswith("embed/prompt/") and "sources" not in name:
+            variable.set_value(variable[...] + jnp.asarray(rng.normal(size=variable.shape), jnp.float32))
+    return model
+
+
+def packed_batch(layout):
+    rng = np.random.default_rng(1)
+
+    def example(length):
+        return {"inputs": [*rng.integers(2, 40, length - 1).tolist(), 1], "targets": [3, 1]}
+
+    rows = [[example(5), example(2)], [example(7)]]
+    return features.layout_rows(rows, input_length=7 + LENGTH, target_length=4, prompt=layout)
+
+
+def embedded(model, batch):
+    return np.asarray(
+        model.embed(batch["encoder_input_tokens"], batch["encoder_prompt_slots"], "float32", segment_ids_BS=batch["encoder_segment_ids"])
+    )
+
+
+def source_files(folder, count=2):
+    rng = np.random.default_rng(7)
+    for number in range(count):
+        np.save(folder / f"{number}.npy", rng.normal(size=(LENGTH, WIDTH)).astype(np.float32))
+    return tuple(str(folder / f"{number}.npy") for number in range(count))
+
+
+def segments(batch):
+    """Row, tokens' places and slots' places of each example."""
+    for row, ids in enumerate(batch["encoder_segment_ids"]):
+        for segment in range(1, ids.max() + 1):
+            slots = batch["encoder_prompt_slots"][row]
+            yield row, np.flatnonzero((ids == segment) & (slots < 0)), np.flatnonzero((ids == segment) & (slots >= 0))
+
+
+@pytest.mark.parametrize("placement", ["before", "suffix"])
+def test_attempt_mixes_the_sources_by_what_each_example_holds(tmp_path, placement):
+    method = Attempt(length=LENGTH, initializer=Uniform(), sources=source_files(tmp_path), width=5, temperature=3.0, placement=placement)
+    model = attached(method)
+    prompt, table = model.embed.prompt, np.asarray(model.embed.embedding[...])
+    rows, sources, down, up, scale, bias = (
+        np.asarray(getattr(prompt, name)[...], np.float64) for name in ("rows", "sources", "down", "up", "norm_scale", "norm_bias")
+    )
+    np.testing.assert_array_equal(sources.astype(np.float32), [np.load(path) for path in method.sources])
+    batch = packed_batch(method.layout)
+    found, shares = embedded(model, batch), []
+    for row, tokens, slots in segments(batch):
+        x = table[batch["encoder_input_tokens"][row, tokens]].astype(np.float64)
+        np.testing.assert_array_equal(found[row, tokens], x.astype(np.float32))
+        h = x.max(axis=0) @ down
+        h = (h / (1 + np.exp(-h))) @ up
+        h = (h - h.mean()) / np.sqrt(h.var() + 1e-5) * scale + bias
+        prompts = [*sources, rows]
+        scores = np.array([each.max(axis=0) @ h for each in prompts]) / 3.0
+        share = np.exp(scores - scores.max())
+        share = share / share.sum()
+        wanted = rows + sum(a * each for a, each in zip(share, prompts, strict=True))
+        np.testing.assert_allclose(found[row, slots], wanted, rtol=1e-4, atol=1e-4)
+        shares.append(share)
+    assert len(shares) == 3 and np.abs(np.diff(shares, axis=0)).max() > 0.05, "examples take different mixtures"
+    np.testing.assert_array_equal(prompt(), rows.astype(np.float32))
+
+
+def test_attempts_temperature_is_e_times_the_width(tmp_path):
+    model = attached(Attempt(length=LENGTH, initializer=Uniform(), sources=source_files(tmp_path)))
+    assert model.embed.prompt.temperature == pytest.approx(math.e * WIDTH)
+    assert trainable.trained_names(model, trainable.Tunable) == {
+        f"embed/prompt/{name}" for name in ("rows", "down", "up", "norm_scale", "norm_bias")
+    }
+
+
+@pytest.mark.parametrize("placement", ["before", "after_first"])
+def test_dept_adds_a_low_rank_change_by_position_to_the_tokens_alone(placement):
+    method = DePT(length=LENGTH, initializer=Uniform(), input_length=6, rank=2, placement=placement)
+    model = attached(method)
+    prompt, table = model.embed.prompt, np.asarray(model.embed.embedding[...])
+    change = np.asarray(prompt.left[...]) @ np.asarray(prompt.right[...])
+    batch = packed_batch(method.layout)
+    found = embedded(model, batch)
+    for row, tokens, slots in segments(batch):
+        x = table[batch["encoder_input_tokens"][row, tokens]]
+        wanted = x + np.concatenate([change, np.zeros_like(change)])[: len(x)]  # The seventh token has no change.
+        np.testing.assert_allclose(found[row, tokens], wanted, rtol=1e-5, atol=1e-5)
+        np.testing.assert_array_equal(found[row, slots], np.asarray(prompt.rows[...]))
+    padding = batch["encoder_segment_ids"] == 0
+    np.testing.assert_array_equal(found[padding], np.broadcast_to(table[0], found[padding].shape))
+
+
+def test_dept_begins_as_a_plain_prompt():
+    changed, plain = (tiny.model_with(CONFIG, tiny.random_values(CONFIG)) for _ in range(2))
+    method = DePT(length=LENGTH, initializer=Uniform(), input_length=6, rank=2)
+    method.attach(changed, jax.random.key(0), vocabulary=None)
+    Prompt(length=LENGTH).attach(plain, jax.random.key(1), vocabulary=None)
+    plain.embed.prompt.rows.set_value(changed.embed.prompt())
+    batch = packed_batch(method.layout)
+    np.testing.assert_array_equal(embedded(changed, batch), embedded(plain, batch))
+
+
+@settings(deadline=None)  # The first call compiles.
+@given(st.lists(st.tuples(st.integers(1, 4), st.integers(0, 3)), max_size=4))
+def test_positions_of_tokens_restart_in_each_segment_and_do_not_count_the_prompt(sizes):
+    slots, ids, wanted = [], [], []
+    for segment, (tokens, rows) in enumerate(sizes, start=1):
+        slots += [*range(rows), *[-1] * tokens]
+        ids += [segment] * (rows + tokens)
+        wanted += [-1] * rows + list(range(tokens))
+    padding = 30 - len(ids)
+    slots, ids, wanted = slots + [-1] * padding, ids + [0] * padding, wanted + [-1] * padding
+    found = token_positions(jnp.asarray([slots], jnp.int32), jnp.asarray([ids], jnp.int32))
+    assert found[0].tolist() == wanted
+
+
+def test_a_method_states_the_learning_rate_of_some_of_its_parameters():
+    method = DePT(length=LENGTH, initializer=Uniform(), input_length=6, rank=2, change_rate_factor=0.25)
+    both = Together((method, Lora(rank=2)))
+    assert dict(both.rate_factors) == {"embed/prompt/(left|right)": 0.25}
+    for stated in (method, both):
+        experiment = tiny_experiment(method=stated, optimizer=optimizers.AdamW(learning_rate=0.5))
+        model = tiny.model_with(CONFIG, tiny.random_values(CONFIG))
+        stated.attach(model, jax.random.key(0), vocabulary=None)
+        _, tuned, _ = trainable.split(model, stated.trainable)
+        tuned = training.nnx.to_pure_dict(tuned)
+        transform = training.optimizer(experiment)
+        updates, _ = transform.update(jax.tree.map(jnp.ones_like, tuned), transform.init(tuned), tuned)
+        for name, update in trainable.named(updates).items():
+            # Adam's first step is the rate, whatever the gradient.
+            wanted = -0.5 * (0.25 if name in ("embed/prompt/left", "embed/prompt/right") else 1.0)
+            np.testing.assert_allclose(update, wanted, rtol=1e-4, err_msg=name)
+
+
+def test_settings_that_cannot_be_are_refused(tmp_path):
+    sources = source_files(tmp_path)
+    for method, stated, message in (
+        (Attempt, {}, "Attempt.sources is empty"),
+        (Attempt, {"sources": sources, "width": 0}, "Attempt.width: wanted a whole number"),
+        (Attempt, {"sources": sources, "temperature": 0}, "Attempt.temperature: wanted more than 0, got 0"),
+        (Attempt, {"sources": sources, "stacks": "both"}, "Attempt.stacks"),
+        (DePT, {"rank": 0}, "DePT.rank: wanted a whole number"),
+        (DePT, {"input_length": 0}, "DePT.input_length: wanted a whole number"),
+        (DePT, {"change_rate_factor": -1}, "DePT.change_rate_factor: wanted 0 or more, got -1"),
+        (DePT, {"stacks": "decoder"}, "DePT.stacks"),
+    ):
+        with pytest.raises(UserError, match=message):
+            method(**stated)
+    with pytest.raises(UserError, match=r"0.npy.*wanted shape \[5, 16\]"):
+        attached(Attempt(length=5, initializer=Uniform(), sources=sources))
+    decoder = DecoderConfig(vocab_size=40, d_model=16, d_ff=8, num_layers=1, num_heads=2, num_kv_heads=2, head_width=4)
+    for method in (Attempt(sources=sources, length=LENGTH), DePT()):
+        with pytest.raises(UserError, match="wanted an encoder-decoder, got Decoder"):
+            method.attach(Decoder(decoder, training.nnx.Rngs(params=0)), jax.random.key(0), vocabulary=None)
+
+
+def test_settings_survive_a_round_through_replace(tmp_path):
+    method = Attempt(sources=list(source_files(tmp_path)), length=LENGTH)
+    assert dataclasses.replace(method, width=7).sources == method.sources == source_files(tmp_path)
