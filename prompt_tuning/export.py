@@ -75,13 +75,11 @@ def write_peft(folder: pathlib.Path, model: Any, experiment: "Experiment") -> No
 
 def _as_peft_has_it(model: Any, experiment: "Experiment") -> "Method":
     """The method as which PEFT can hold what the model trains, with the model changed to fit it."""
-    from prompt_tuning.methods import prefix, prompt_networks
+    from prompt_tuning.methods import prefix
     from prompt_tuning.methods.from_peft import FromPeft
     from prompt_tuning.methods.full import Full
-    from prompt_tuning.methods.p_tuning import PTuning
     from prompt_tuning.methods.pissa import Pissa
     from prompt_tuning.methods.prompt import Prompt
-    from prompt_tuning.methods.residual_prompt import ResidualPrompt
 
     method = experiment.method
     if isinstance(method, FromPeft):
@@ -90,14 +88,30 @@ def _as_peft_has_it(model: Any, experiment: "Experiment") -> "Method":
         raise UserError(
             "a PEFT adapter holds what stands beside the base, and here the base itself is what there is: use --format=huggingface"
         )
-    if isinstance(method, PTuning | ResidualPrompt):
-        prompt_networks.drop_network(model)
-        return Prompt(length=method.length, stacks=method.stacks, placement=method.placement)
+    if isinstance(method, Prompt):
+        return _one_prompt(model, method)
     if isinstance(method, prefix.Prefix) and method.hidden is not None:
         prefix.drop_network(model)
     if type(method) is Pissa:
         return _on_the_whole_base(model, method, experiment)
     return method
+
+
+def _one_prompt(model: Any, method: Any) -> "Method":
+    """A plain prompt of the rows that the method's prompt comes to, whatever makes them."""
+    from prompt_tuning import trainable
+    from prompt_tuning.methods.prompt import Prompt, PromptRows
+    from prompt_tuning.models.layers import Tunable
+
+    name, layout = type(method).__name__, method.layout
+    added = [path for path, variable in trainable.named_variables(model) if isinstance(variable, Tunable)]
+    if hasattr(model.embed.prompt, "among") or not all(path.startswith("embed/prompt/") for path in added):
+        raise UserError(f"{name} does more than put the same rows before every input, which is all that PEFT's prompts do")
+    rows_PD = model.embed.prompt()
+    if len(rows_PD) != layout.encoder_length + layout.decoder_length:
+        raise UserError(f"{name} holds the prompts of several tasks, {len(rows_PD)} rows in all, and PEFT's adapter one: use --format=npy")
+    model.embed.prompt = PromptRows(rows_PD)
+    return Prompt(length=method.length, stacks=method.stacks, placement=method.placement)
 
 
 def _on_the_whole_base(model: Any, method: Any, experiment: "Experiment") -> "Method":
@@ -162,13 +176,14 @@ def write_huggingface(folder: pathlib.Path, model: Any, experiment: "Experiment"
 
 def write_npy(folder: pathlib.Path, model: Any, experiment: "Experiment") -> None:
     """Writes the rows of the model's prompt. Raises UserError where it has none."""
-    from prompt_tuning import checkpoints
+    from prompt_tuning import checkpoints, trainable
 
-    prompt = getattr(model.embed, "prompt", None)
+    prompt, name = getattr(model.embed, "prompt", None), type(experiment.method).__name__
     if prompt is None:
-        raise UserError(
-            f"{type(experiment.method).__name__} has no prompt to write; wanted a run with one: use --format=peft or huggingface"
-        )
+        raise UserError(f"{name} has no prompt to write; wanted a run with one: use --format=peft or --format=huggingface")
+    deeper = [path for path, _ in trainable.named_variables(model) if "/layers/prompt/" in path]
+    if hasattr(prompt, "among") or deeper:
+        raise UserError(f"{name} does more than put rows before the input: prompt.npy could not say what it does")
     checkpoints.save_prompt_npy(folder / "prompt.npy", prompt())
 
 

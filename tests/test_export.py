@@ -13,11 +13,15 @@ from prompt_tuning.files import new_folder
 from prompt_tuning.interop import adapter_files as adapters
 from prompt_tuning.interop import config_json, decoder_configs, huggingface
 from prompt_tuning.methods.adapter import Adapter
+from prompt_tuning.methods.dept import DePT
 from prompt_tuning.methods.dora import Dora
 from prompt_tuning.methods.full import Full
 from prompt_tuning.methods.ia3 import IA3
 from prompt_tuning.methods.lora import Lora
+from prompt_tuning.methods.mpt import MPT
+from prompt_tuning.methods.norms import Norms
 from prompt_tuning.methods.p_tuning import PTuning
+from prompt_tuning.methods.per_layer import PerLayerPrompt
 from prompt_tuning.methods.pissa import Pissa
 from prompt_tuning.methods.prefix import Prefix
 from prompt_tuning.methods.prompt import Prompt, Uniform
@@ -139,8 +143,9 @@ def test_what_cannot_be_folded_is_refused(method, said, tmp_path):
         Pissa(rank=2, alpha=3.0, rank_stabilized=True),
         PTuning(length=3, initializer=Uniform(), network="mlp", hidden=5),
         ResidualPrompt(length=3, initializer=Uniform(), width=5),
+        MPT(length=3, initializer=Uniform()),
     ],
-    ids=["pissa", "pissa, rank-stabilized", "p-tuning", "residual prompt"],
+    ids=["pissa", "pissa, rank-stabilized", "p-tuning", "residual prompt", "mpt"],
 )
 def test_what_peft_knows_otherwise_goes_out_as_what_it_makes(method, tmp_path):
     import peft
@@ -161,6 +166,29 @@ def test_what_peft_knows_otherwise_goes_out_as_what_it_makes(method, tmp_path):
     assert adapters.read(str(tmp_path / "adapter")).settings["base_model_name_or_path"] == str(tmp_path / "base")
     wrapped = peft.PeftModel.from_pretrained(theirs, str(tmp_path / "adapter")).eval()
     close(their_logits(wrapped, *words(model), length), wanted)
+
+
+@pytest.mark.parametrize(
+    ("method", "said"),
+    [
+        (MPT(length=3, tasks=2, initializer=Uniform()), "MPT holds the prompts of several tasks, 6 rows in all"),
+        (DePT(length=3, initializer=Uniform(), input_length=6, rank=2), "DePT does more than put the same rows before every input"),
+        (PerLayerPrompt(length=3, combine="add"), "PerLayerPrompt does more than put the same rows before every input"),
+        (Norms(), "Norms has no like in PEFT"),
+        (Together((Prompt(length=2, initializer=Uniform()), Lora(rank=2))), "Together has no like in PEFT"),
+    ],
+)
+def test_what_peft_has_no_like_of_is_refused(method, said, tmp_path):
+    model = attached(fresh(), method)
+    with pytest.raises(UserError, match=said):
+        export.write_peft(tmp_path, model, experiment_of(model, method))
+    assert list(tmp_path.iterdir()) == []
+    if isinstance(method, DePT | PerLayerPrompt | Norms):
+        with pytest.raises(UserError, match="prompt.npy could not say what it does|has no prompt to write"):
+            export.write_npy(tmp_path, model, experiment_of(model, method))
+    else:
+        export.write_npy(tmp_path, model, experiment_of(model, method))
+        np.testing.assert_array_equal(np.load(tmp_path / "prompt.npy"), model.embed.prompt())
 
 
 def test_a_decoders_prefix_goes_out_without_its_network(tmp_path):
