@@ -36,6 +36,7 @@ setuptools.setup(
         "sentencepiece>=0.2",
         "gin-config>=0.5.0",
         "clu>=0.0.12",
+        "qwix>=0.1.8,<0.2",  # Rounds a frozen base to eight or four bits.
         "tensorboard",  # SeqIO's TensorBoardLogger imports it.
         "tqdm",
         "numpy>=2.0",
