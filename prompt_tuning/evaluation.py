@@ -24,6 +24,7 @@ from flax import nnx
 
 from prompt_tuning import decoding, losses
 from prompt_tuning.data import features, metrics, mixtures
+from prompt_tuning.decoding import GREEDY, Decoding
 from prompt_tuning.errors import UserError
 
 Example = Mapping[str, Any]
@@ -65,7 +66,7 @@ class Evaluation:
       normalisation: of rank classification: `sum` of log-probabilities, or `length`, their mean over the tokens scored.
       include_eos: whether the end token of a choice counts in rank classification, as it does in T5X and T0.
       max_tokens: most generated tokens, the end token included; None takes the target length.
-      temperature: 0 is greedy.
+      decoding: how tokens are chosen and where a text ends.
       seed: of sampling; example i draws from a key of its own.
     """
 
@@ -76,7 +77,7 @@ class Evaluation:
     normalisation: Normalisation = "sum"
     include_eos: bool = True
     max_tokens: int | None = None
-    temperature: float = 0.0
+    decoding: Decoding = GREEDY
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -87,8 +88,6 @@ class Evaluation:
         for name, allowed in (("mode", ("auto", "rank", "generate", "loss")), ("normalisation", ("sum", "length"))):
             if getattr(self, name) not in allowed:
                 raise UserError(f"Evaluation.{name}: wanted one of {', '.join(allowed)}, got {getattr(self, name)!r}")
-        if self.temperature < 0:
-            raise UserError(f"Evaluation.temperature: wanted 0 (greedy) or more, got {self.temperature}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -220,17 +219,9 @@ def _predict(parts: Parts, task: TaskExamples, settings: Evaluation, lengths: Le
             )
         best = choices[row][int(np.argmax(scores_C))]
         rows[row] |= {"prediction": best, "choices": list(choices[row]), "scores": [float(score) for score in scores_C]}
-    generated = generate_tokens(
-        parts,
-        [task.examples[row] for row in written],
-        lengths=lengths,
-        batch_size=settings.batch_size,
-        max_tokens=settings.max_tokens,
-        temperature=settings.temperature,
-        seed=settings.seed,
-    )
-    for row, ids in zip(written, generated, strict=True):
-        rows[row]["prediction"] = vocabulary.decode(ids)
+    texts = generate_texts(parts, [task.examples[row] for row in written], lengths=lengths, settings=settings, vocabulary=vocabulary)
+    for row, text in zip(written, texts, strict=True):
+        rows[row]["prediction"] = text
     return rows
 
 
@@ -272,7 +263,7 @@ def score_choices(
         if not include_eos:
             decoder["decoder_loss_weights"] = decoder["decoder_loss_weights"] * (decoder["decoder_target_tokens"] != features.EOS_ID)
         owner_R = np.array([position for position, _ in pairs], np.int32)
-        sums_R, counts_R = _score_rows(*parts, encoder | decoder, owner_R)
+        sums_R, counts_R = _score_rows(*parts, encoder | decoder, owner_R, shared=_shared_columns(encoder, lengths))
         if normalisation == "length":
             sums_R = sums_R / jnp.maximum(counts_R, 1.0)
         scores_R = np.asarray(sums_R)
@@ -294,10 +285,33 @@ def log_likelihoods(parts: Parts, examples: Sequence[Example], *, lengths: Lengt
         rows = [examples[i] for i in chosen]
         encoder = _encoder_batch(rows, max(sizes[i][0] for i in chosen), lengths)
         decoder = _decoder_batch([row["targets"] for row in rows], max(sizes[i][1] for i in chosen), lengths)
-        sums_B, counts_B = _score_rows(*parts, encoder | decoder, None)
+        sums_B, counts_B = _score_rows(*parts, encoder | decoder, None, shared=_shared_columns(encoder, lengths))
         sums[chosen[:count]] = np.asarray(sums_B)[:count]
         counts[chosen[:count]] = np.asarray(counts_B)[:count].astype(np.int32)
     return sums, counts
+
+
+def generate_texts(
+    parts: Parts,
+    examples: Sequence[Example],
+    *,
+    lengths: Lengths,
+    settings: Evaluation,
+    vocabulary: Vocabulary,
+    first_row: int = 0,
+) -> list[str]:
+    """What the model writes for each example, in order: the tokens of `generate_tokens` as text, up to the first stop string."""
+    generated = generate_tokens(
+        parts,
+        examples,
+        lengths=lengths,
+        batch_size=settings.batch_size,
+        max_tokens=settings.max_tokens,
+        settings=settings.decoding,
+        seed=settings.seed,
+        first_row=first_row,
+    )
+    return [decoding.cut(vocabulary.decode(ids), settings.decoding.stop_strings) for ids in generated]
 
 
 def generate_tokens(
@@ -307,7 +321,7 @@ def generate_tokens(
     lengths: Lengths,
     batch_size: int,
     max_tokens: int | None = None,
-    temperature: float = 0.0,
+    settings: Decoding = GREEDY,
     seed: int = 0,
     first_row: int = 0,
 ) -> list[list[int]]:
@@ -319,26 +333,32 @@ def generate_tokens(
       lengths: see `Lengths`.
       batch_size: examples a batch.
       max_tokens: most tokens a row, the end token included; None takes the target length.
-      temperature: 0 is greedy.
+      settings: how tokens are chosen and where a text ends.
       seed: of sampling.
       first_row: example i draws from key `first_row + i`, so that a stream cut into pieces draws as the whole would.
+
+    Raises UserError where the model has a prompt in the decoder and `settings` no start token for it to stand beside.
     """
     generated: list[list[int]] = [[] for _ in examples]
     sizes = [_bucket(len(example["inputs"]), 32, lengths.input_length) for example in examples]
     for chosen, count in _batches(sizes, batch_size):
         batch = _encoder_batch([examples[i] for i in chosen], max(sizes[i] for i in chosen), lengths)
-        start_tokens_T, start_slots_T = features.decoder_start(lengths.prompt)
-        batch["decoder_start_tokens"] = np.tile(start_tokens_T, (len(chosen), 1))
-        if lengths.prompt.decoder_length:
-            batch["decoder_start_slots"] = np.tile(start_slots_T, (len(chosen), 1))
+        batch |= _decoder_start(len(chosen), lengths.prompt, settings)
         keys_B = None
-        if temperature > 0.0:
+        if settings.temperature > 0.0:
             keys_B = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(jax.random.key(seed), jnp.asarray(chosen + first_row))
         tokens_BT = np.asarray(
-            _generate(*parts, batch, keys_B, max_tokens=max_tokens or lengths.target_length, temperature=float(temperature))
+            _generate(
+                *parts,
+                batch,
+                keys_B,
+                max_tokens=max_tokens or lengths.target_length,
+                settings=settings,
+                shared=_shared_columns(batch, lengths),
+            )
         )
         for position, i in enumerate(chosen[:count]):
-            generated[i] = decoding.without_end(tokens_BT[position])
+            generated[i] = decoding.without_end(tokens_BT[position], eos_ids=settings.eos_ids, pad_id=settings.pad_id)
     return generated
 
 
@@ -370,13 +390,32 @@ def _decoder_batch(targets: Sequence[Sequence[int]], target_length: int, lengths
     return {name: value for name, value in laid.items() if name.startswith("decoder_")}
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _score_rows(graphdef: Any, trainable: Any, frozen: Any, batch: Batch, owner_R: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+def _decoder_start(rows: int, prompt: features.PromptLayout, settings: Decoding) -> Batch:
+    """What the decoder starts with where it has a prompt; nothing where the start token alone says it."""
+    if not prompt.decoder_length:
+        return {}
+    if settings.start_id is None:
+        raise UserError(
+            "Decoding.start_id: wanted a token, beside which the prompt of the decoder stands, got None; set it, or prompt the inputs"
+        )
+    tokens_T, slots_T = features.decoder_start(prompt)
+    tokens_T = np.where(slots_T == features.TOKEN_SLOT, settings.start_id, tokens_T).astype(np.int32)
+    return {"decoder_start_tokens": np.tile(tokens_T, (rows, 1)), "decoder_start_slots": np.tile(slots_T, (rows, 1))}
+
+
+def _shared_columns(batch: Batch, lengths: Lengths) -> int:
+    """The length of a prompt that stands at the beginning of all rows, or 0. (Not of whatever they share: each length is compiled anew.)"""
+    length, names = lengths.prompt.encoder_length, ("encoder_input_tokens", "encoder_prompt_slots", "encoder_segment_ids")
+    return length if length and all((batch[name][:, :length] == batch[name][:1, :length]).all() for name in names) else 0
+
+
+@functools.partial(jax.jit, static_argnums=0, static_argnames="shared")
+def _score_rows(
+    graphdef: Any, trainable: Any, frozen: Any, batch: Batch, owner_R: jax.Array | None, *, shared: int
+) -> tuple[jax.Array, jax.Array]:
     """Summed log-probability and number of the target tokens of each decoder row; row r reads encoder row `owner_R[r]` (None: its own)."""
     model = nnx.merge(graphdef, trainable, frozen)
-    segment_ids_BS = batch["encoder_segment_ids"]
-    encoded_BSD = model.encode(batch["encoder_input_tokens"], slots_BS=batch.get("encoder_prompt_slots"), segment_ids_BS=segment_ids_BS)
-    cache = model.init_cache(encoded_BSD, segment_ids_BS, length=batch["decoder_input_tokens"].shape[1])
+    cache = decoding.encode(model, batch, length=batch["decoder_input_tokens"].shape[1], shared=shared)
     if owner_R is not None:
         cache = decoding.take_rows(cache, owner_R)
     logits_RTV, _ = model.decode_step(batch["decoder_input_tokens"], cache, slots_BT=batch.get("decoder_prompt_slots"))
@@ -385,9 +424,9 @@ def _score_rows(graphdef: Any, trainable: Any, frozen: Any, batch: Batch, owner_
     return jnp.sum(log_probabilities_RT * weights_RT, axis=1), jnp.sum(weights_RT, axis=1)
 
 
-@functools.partial(jax.jit, static_argnums=0, static_argnames=("max_tokens", "temperature"))
+@functools.partial(jax.jit, static_argnums=0, static_argnames=("max_tokens", "settings", "shared"))
 def _generate(
-    graphdef: Any, trainable: Any, frozen: Any, batch: Batch, keys_B: jax.Array | None, *, max_tokens: int, temperature: float
+    graphdef: Any, trainable: Any, frozen: Any, batch: Batch, keys_B: jax.Array | None, *, max_tokens: int, settings: Decoding, shared: int
 ) -> jax.Array:
     model = nnx.merge(graphdef, trainable, frozen)
-    return decoding.generate(model, batch, max_tokens=max_tokens, temperature=temperature, keys_B=keys_B)
+    return decoding.generate(model, batch, max_tokens=max_tokens, settings=settings, keys_B=keys_B, shared=shared)

@@ -81,28 +81,26 @@ def answer(
     rows, done = iter(rows), 0
     with tqdm.tqdm(unit="row", file=sys.stderr, disable=None) as progress:  # None: off where there is no terminal.
         while chunk := list(itertools.islice(rows, group)):
+            # A decoder-only model that goes on from its inputs is not told that they have ended.
+            goes_on = settings.decoding.start_id is None and not score
+            ends = {"inputs": [] if goes_on else [EOS_ID], "targets": [EOS_ID]}
             fields = ("inputs", "targets") if score else ("inputs",)
             examples = [
-                {field: [*vocabulary.encode(row[field]), EOS_ID] for field in fields} | {k: v for k, v in row.items() if k == "task"}
+                {field: [*vocabulary.encode(row[field]), *ends[field]] for field in fields} | {k: v for k, v in row.items() if k == "task"}
                 for row in chunk
             ]
             if score:
                 sums, counts = evaluation.log_likelihoods(loaded.parts, examples, lengths=loaded.lengths, batch_size=settings.batch_size)
                 if not all(map(math.isfinite, sums)):
                     raise UserError("the model gives a log-likelihood that is not finite; its weights have diverged")
-                added = [{"log_likelihood": float(s), "target_tokens": int(c)} for s, c in zip(sums, counts, strict=True)]
+                added: list[dict[str, Any]] = [
+                    {"log_likelihood": float(s), "target_tokens": int(c)} for s, c in zip(sums, counts, strict=True)
+                ]
             else:
-                generated = evaluation.generate_tokens(
-                    loaded.parts,
-                    examples,
-                    lengths=loaded.lengths,
-                    batch_size=settings.batch_size,
-                    max_tokens=settings.max_tokens,
-                    temperature=settings.temperature,
-                    seed=settings.seed,
-                    first_row=done,
+                texts = evaluation.generate_texts(
+                    loaded.parts, examples, lengths=loaded.lengths, settings=settings, vocabulary=vocabulary, first_row=done
                 )
-                added = [{"prediction": vocabulary.decode(ids)} for ids in generated]
+                added = [{"prediction": text} for text in texts]
             for row, more in zip(chunk, added, strict=True):
                 yield row | more
             done += len(chunk)

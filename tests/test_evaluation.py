@@ -10,6 +10,7 @@ from flax import nnx
 from prompt_tuning import evaluation
 from prompt_tuning.data import features
 from prompt_tuning.data.features import EOS_ID, PromptLayout
+from prompt_tuning.decoding import Decoding
 from prompt_tuning.errors import UserError
 from prompt_tuning.evaluation import Evaluation, Lengths, TaskExamples
 from tests.test_decoding import tiny_model
@@ -124,9 +125,31 @@ def test_generation_does_not_depend_on_batch_size():
 
 def test_sampling_a_stream_in_pieces_draws_what_the_whole_draws():
     rows = examples(6)
-    sample = functools.partial(evaluation.generate_tokens, parts(), lengths=LENGTHS, batch_size=2, temperature=3.0)
+    sample = functools.partial(evaluation.generate_tokens, parts(), lengths=LENGTHS, batch_size=2, settings=Decoding(temperature=3.0))
     assert sample(rows) == sample(rows[:4]) + sample(rows[4:], first_row=4)
     assert sample(rows) != sample(rows, seed=1)
+
+
+def test_texts_are_cut_before_a_stop_string():
+    rows = examples(7)
+    whole = evaluation.generate_texts(parts(), rows, lengths=LENGTHS, settings=Evaluation(), vocabulary=Letters())
+    letter = max("".join(whole), key="".join(whole).count)
+    chosen = Evaluation(decoding=Decoding(stop_strings=(letter,)))
+    cut = evaluation.generate_texts(parts(), rows, lengths=LENGTHS, settings=chosen, vocabulary=Letters())
+    assert cut == [text.split(letter)[0] for text in whole]
+    assert cut != whole
+
+
+def test_a_decoder_prompt_wants_a_start_token():
+    with pytest.raises(UserError, match="Decoding.start_id: wanted a token, beside which"):
+        evaluation.generate_tokens(parts(), examples(1), lengths=LENGTHS, batch_size=1, settings=Decoding(start_id=None))
+
+
+def test_the_start_token_stands_beside_the_decoders_prompt():
+    rows = examples(7)
+    made = [evaluation.generate_tokens(parts(), rows, lengths=LENGTHS, batch_size=8, settings=Decoding(start_id=i)) for i in (0, 9)]
+    assert made[0] == evaluation.generate_tokens(parts(), rows, lengths=LENGTHS, batch_size=8)
+    assert made[0] != made[1]
 
 
 def test_auto_ranks_where_there_are_choices_and_generates_elsewhere():
@@ -205,7 +228,7 @@ def test_evaluating_again_compiles_nothing():
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("batch_size", 0), ("max_examples", -1), ("mode", "best"), ("normalisation", "mean"), ("temperature", -1.0)]
+    ("field", "value"), [("batch_size", 0), ("max_examples", -1), ("mode", "best"), ("normalisation", "mean"), ("max_tokens", 0)]
 )
 def test_settings_out_of_range_are_errors_that_name_the_field(field, value):
     with pytest.raises(UserError, match=rf"Evaluation\.{field}"):

@@ -40,6 +40,25 @@ def test_text_lines_and_jsonl_of_the_same_inputs_get_the_same_predictions_in_ord
     assert len({row["prediction"] for row in from_text}) > 1
 
 
+def test_settings_of_generation_reach_the_command_through_gin(model, tmp_path):
+    (tmp_path / "in.txt").write_text("".join(f"row {i}\n" for i in range(6)))
+
+    def predictions(*settings):
+        flags = [f"--gin.decoding.Decoding.{setting}" for setting in settings]
+        infer.main([*model, *flags, f"--input={tmp_path / 'in.txt'}", f"--output={tmp_path / 'out'}"])
+        return [row["prediction"] for row in rows(tmp_path / "out")]
+
+    greedy = predictions()
+    letter = max("".join(greedy), key="".join(greedy).count)
+    assert predictions(f"stop_strings=[{letter!r}]") == [text.split(letter)[0] for text in greedy] != greedy
+    assert predictions("num_beams=3", "length_penalty=0.0") != greedy
+    drawn = predictions("temperature=2.0", "top_k=20", "top_p=0.95")
+    assert drawn != greedy and drawn == predictions("temperature=2.0", "top_k=20", "top_p=0.95")
+    with pytest.raises(SystemExit) as stop:
+        predictions("top_k=20")
+    assert stop.value.code == 2
+
+
 def test_standard_input_to_standard_output(model, monkeypatch, capsys):
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"one\n\ntwo")))
     infer.main(model)

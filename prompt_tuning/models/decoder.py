@@ -109,9 +109,18 @@ class Decoder(nnx.Module):
             x_BTD, _ = jax.lax.scan(run, x_BTD, (stack, self._local()[own], None if keys is None else keys[own]), unroll=self._unroll())
         return dropout(self.decoder.norm(x_BTD), self.config.dropout_rate, final_key)
 
-    def encode(self, tokens_BS: Array, *, segment_ids_BS: Array, slots_BS: Array | None = None) -> dict[str, Array]:
-        """What the inputs leave for the targets to read: a cache of their S positions, to be given to `init_cache`."""
-        cache = self.empty_cache(tokens_BS.shape[0], length=tokens_BS.shape[1])
+    def encode(
+        self, tokens_BS: Array, *, segment_ids_BS: Array, slots_BS: Array | None = None, cache: dict[str, Array] | None = None
+    ) -> dict[str, Array]:
+        """What the inputs leave for the targets to read: a cache of their S positions, to be given to `init_cache`.
+
+        `cache`, of an `encode` before, holds what stands before the inputs already; with a "prefix" mask it would not see them.
+        """
+        length = tokens_BS.shape[1]
+        if cache is None:
+            cache = self.empty_cache(tokens_BS.shape[0], length=length)
+        else:
+            cache = self.init_cache(cache, segment_ids_BS, length=length)
         return self.decode_step(tokens_BS, cache, slots_BT=slots_BS, valid_BT=segment_ids_BS, bidirectional_BT=segment_ids_BS)[1]
 
     def init_cache(self, encoded: dict[str, Array], segment_ids_BS: Array, *, length: int) -> dict[str, Array]:
