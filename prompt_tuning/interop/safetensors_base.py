@@ -19,7 +19,7 @@ import safetensors.numpy
 from prompt_tuning import assets
 from prompt_tuning.errors import UserError
 from prompt_tuning.files import atomic_write
-from prompt_tuning.interop import decoder_configs, decoders, huggingface, llama2c, safetensors_file, t5x
+from prompt_tuning.interop import decoder_configs, decoders, huggingface, llama2c, safetensors_file, t5x, whisper
 from prompt_tuning.interop.sources import Recipe, Source, check, check_copies, equal, fill, names_and_shapes, pieces
 from prompt_tuning.models.decoder_layers import DecoderConfig
 from prompt_tuning.models.t5 import T5Config
@@ -66,6 +66,8 @@ def _plan(path: str, config: Any, abstract: Mapping[str, Any]) -> tuple[Source, 
         return source, *llama2c.recipes(source, abstract)
     source = _open_safetensors(found)
     _compare(stated_fields(path), config, source.where)
+    if whisper.is_huggingface(source.shapes):
+        return source, *whisper.recipes(source, abstract)
     if decoders.is_huggingface(source.shapes):
         return source, *decoders.recipes(source, abstract)
     if huggingface.is_huggingface(source.shapes):
@@ -96,6 +98,8 @@ def stated_fields(path: str) -> dict[str, Any]:
         raise UserError(f"cannot read {file}: not JSON of a model's configuration ({error})") from error
     if isinstance(stated.get("model"), dict):
         return stated["model"]
+    if stated.get("model_type") == "whisper":
+        return whisper.config_fields(stated)
     family = decoder_configs if decoder_configs.is_known(stated) else huggingface
     return family.config_fields(stated)
 

@@ -12,6 +12,7 @@ stack.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, Literal
@@ -41,7 +42,7 @@ class DecoderConfig:
       norm_plus_one: the stored scale is what is added to 1 (Gemma).
       post_norms: what attention and feed-forward give is normed before it is added (Gemma 2, 3).
       norm_epsilon: added to the variance.
-      activation: "silu", or "gelu" by its tanh formula.
+      activation: "silu", "gelu" by its tanh formula, or "gelu_erf", the same by the error function.
       gated: activation(gate) * wi (Shazeer 2020), rather than activation(wi).
       qkv_bias, out_bias, mlp_bias: which products have a bias.
       qk_norm: queries and keys are normed a head (Qwen 3, Gemma 3).
@@ -78,7 +79,7 @@ class DecoderConfig:
     norm_plus_one: bool = False
     post_norms: bool = False
     norm_epsilon: float = 1e-5
-    activation: Literal["silu", "gelu"] = "silu"
+    activation: Literal["silu", "gelu", "gelu_erf"] = "silu"
     gated: bool = True
     qkv_bias: bool = False
     out_bias: bool = False
@@ -126,7 +127,7 @@ class DecoderConfig:
     def __post_init__(self) -> None:
         for name, wanted in (
             ("norm", ("rms", "layer")),
-            ("activation", ("silu", "gelu")),
+            ("activation", ("silu", "gelu", "gelu_erf")),
             ("positions", ("rope", "learned")),
             ("rope_scaling", ("none", "linear", "llama3", "yarn")),
             ("router", ("softmax", "sigmoid")),
@@ -157,7 +158,8 @@ class DecoderConfig:
     @property
     def activate(self) -> Callable[[Array], Array]:
         """The activation as a function."""
-        return jax.nn.silu if self.activation == "silu" else jax.nn.gelu
+        gelu = functools.partial(jax.nn.gelu, approximate=self.activation == "gelu")
+        return jax.nn.silu if self.activation == "silu" else gelu
 
     @property
     def local_layers(self) -> tuple[bool, ...]:
