@@ -9,7 +9,7 @@ import optax
 import pytest
 from flax import nnx
 
-from prompt_tuning import trainable, training
+from prompt_tuning import decoding, trainable, training
 from prompt_tuning.data import features
 from prompt_tuning.errors import UserError
 from prompt_tuning.methods.prompt import Prompt, Uniform
@@ -114,6 +114,27 @@ def test_prompts_are_what_transformers_makes_of_the_same_embeddings(both, placem
     prompt.attach(ours, jax.random.key(0), vocabulary=None)
     batch = batch_of(prompt.layout)
     close(np.asarray(ours(batch)), theirs(model, batch, ours.embed.prompt()), 1e-4)
+
+
+def test_greedy_tokens_through_the_cache_are_transformers_without_one(both):
+    model, ours = both
+    batch = batch_of(rows=3)
+    start = np.tile(np.array([[5, 6]], np.int32), (3, 1))
+    given = {
+        "encoder_input_features": batch["encoder_input_features"],
+        "encoder_segment_ids": batch["encoder_segment_ids"],
+        "decoder_start_tokens": start,
+        "decoder_start_slots": np.full_like(start, -1),
+    }
+    found = np.asarray(decoding.generate(ours, given, max_tokens=8, settings=decoding.Decoding(eos_ids=(2,))))
+    written = start
+    for _ in range(8):
+        batch["decoder_input_tokens"] = written
+        written = np.concatenate([written, theirs(model, batch)[:, -1:].argmax(-1).astype(np.int32)], axis=1)
+    for row, wanted in zip(found.tolist(), written[:, 2:].tolist(), strict=True):
+        end = wanted.index(2) + 1 if 2 in wanted else len(wanted)
+        assert row[:end] == wanted[:end]
+    assert len({tuple(row) for row in found.tolist()}) > 1, "the audio matters"
 
 
 # Methods.
