@@ -85,7 +85,7 @@ def train_step(
         tokens = jnp.maximum(weight_sum, 1.0)
         loss = loss_sum / tokens
         metrics = {"cross_entropy": sums["cross_entropy"] / tokens, "token_accuracy": sums["correct"] / tokens}
-        added = penalty(model)
+        added = penalty(model, batch, logits_BTV)
         return (loss, metrics) if added is None else (loss + added, metrics | {"penalty": added})
 
     (loss, metrics), gradient = jax.value_and_grad(loss_of, has_aux=True)(state.tuned)
@@ -95,9 +95,9 @@ def train_step(
     return TrainState(state.step + 1, tuned, optimizer_state), metrics
 
 
-def penalty(model: nnx.Module) -> Array | None:
-    """The sum of what modules add to the loss: the scalar `penalty()` of each that has one; None where none has."""
-    asked = [module.penalty() for _, module in nnx.iter_modules(model) if hasattr(module, "penalty")]
+def penalty(model: nnx.Module, batch: Batch, logits_BTV: Array) -> Array | None:
+    """The sum of what modules add to the loss: the scalar `penalty(model, batch, logits_BTV)` of each that has one; None where none has."""
+    asked = [module.penalty(model, batch, logits_BTV) for _, module in nnx.iter_modules(model) if hasattr(module, "penalty")]
     return functools.reduce(jnp.add, asked) if asked else None
 
 

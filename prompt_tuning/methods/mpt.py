@@ -7,10 +7,15 @@ What this file follows: P_k = P* o (u_k v_k^T), o entry by entry. Source trainin
 adaptation begins a target task's P* from there, and its u and v from the mean over source tasks, from one of them, or anew (section 3).
 `rank` > 1 sums as many products, as PEFT does. P* and the tasks' vectors may learn at different speeds (`task_rate_factor`).
 
-Deviations: u and v are drawn around 1, so that every task begins near P*; PEFT draws both from N(0, 0.02^2), with which every prompt begins
-near zero (`initial = "zeros"`). Distillation from prompts trained on each task alone is not here.
+With `teachers`, prompts trained on each source task alone, the loss has further terms: what the model says with the teacher's prompt is
+distilled into what it says with P_k, by the divergence KL(teacher || student) of each target token and the mean squared difference of the
+encoder's outputs, both times `distillation`.
 
-Axes: J tasks, P prompt length, D model width, R rank.
+Deviations: u and v are drawn around 1, so that every task begins near P*; PEFT draws both from N(0, 0.02^2), with which every prompt begins
+near zero (`initial = "zeros"`). The paper leaves open which hidden states are compared; these are computed once more for it, without
+dropout.
+
+Axes: B batch, S source length, T target length, V vocabulary, J tasks, P prompt length, D model width, R rank.
 """
 
 import dataclasses
@@ -27,8 +32,9 @@ from flax import nnx
 from prompt_tuning import checkpoints, fields
 from prompt_tuning.data.features import PromptLayout
 from prompt_tuning.errors import UserError
-from prompt_tuning.methods.prompt import Prompt
-from prompt_tuning.models.layers import Array, Tunable
+from prompt_tuning.methods.prompt import Prompt, PromptRows, load_npy
+from prompt_tuning.models.layers import Array, Fixed, Tunable
+from prompt_tuning.models.t5 import T5
 from prompt_tuning.trainable import Sources
 
 _STD = 0.02
@@ -50,6 +56,40 @@ class SharedTimesTasks(nnx.Module):
         return rows_JPD.reshape(-1, rows_JPD.shape[-1])
 
 
+class Taught(SharedTimesTasks):
+    """What stands there while teachers are distilled."""
+
+    def __init__(self, shared_PD: Array, left_JPR: Array, right_JRD: Array, teachers_JPD: Array, *, weight: float):
+        super().__init__(shared_PD, left_JPR, right_JRD)
+        self.teachers = Fixed(teachers_JPD, axes=("tasks", "prompt", "embed"))
+        self.weight = weight
+
+    def penalty(self, model: Any, batch: Mapping[str, Array], logits_BTV: Array) -> Array:
+        """The weighted sum of both distances from the teacher, each a mean over what counts."""
+        teacher = nnx.merge(*nnx.split(model))
+        teacher.embed.prompt = PromptRows(self.teachers[...].reshape(-1, self.teachers.shape[-1]))
+        taught_BTV, said_BTV = (jax.nn.log_softmax(logits.astype(jnp.float32)) for logits in (teacher(batch), logits_BTV))
+        taught_BTV = jax.lax.stop_gradient(taught_BTV)
+        divergence_BT = jnp.sum(jnp.exp(taught_BTV) * (taught_BTV - said_BTV), axis=-1)
+        wanted_BSD, found_BSD = (_encoded(each, batch).astype(jnp.float32) for each in (teacher, model))
+        distance_BS = jnp.mean(jnp.square(jax.lax.stop_gradient(wanted_BSD) - found_BSD), axis=-1)
+        counted_BS = (batch["encoder_segment_ids"] > 0).astype(jnp.float32)
+        return self.weight * (_mean(divergence_BT, batch["decoder_loss_weights"]) + _mean(distance_BS, counted_BS))
+
+
+def _encoded(model: Any, batch: Mapping[str, Array]) -> Array:
+    return model.encode(
+        batch["encoder_input_tokens"],
+        slots_BS=batch["encoder_prompt_slots"],
+        segment_ids_BS=batch["encoder_segment_ids"],
+        packed="encoder_positions" in batch,
+    )
+
+
+def _mean(x: Array, weights: Array) -> Array:
+    return jnp.sum(x * weights) / jnp.maximum(jnp.sum(weights), 1.0)
+
+
 @dataclasses.dataclass(frozen=True)
 class MPT(Prompt):
     """A shared prompt times task matrices; further settings are those of `Prompt`, for the encoder alone.
@@ -63,6 +103,8 @@ class MPT(Prompt):
       source: the work folder of a source training, whose best checkpoint is begun from; the empty string for none.
       source_task: whose u and v: the `mean` over source tasks, the number of one, or `none` of them: drawn anew.
       task_rate_factor: the learning rate of u and v over that of P*.
+      teachers: `.npy` files [P, D] of prompts trained on each task alone, in the order of the tasks; empty for no distillation.
+      distillation: what the distances from the teachers are multiplied by.
     """
 
     tasks: int = 1
@@ -71,6 +113,8 @@ class MPT(Prompt):
     source: str = ""
     source_task: Literal["mean", "none"] | int = "mean"
     task_rate_factor: float = 1.0
+    teachers: tuple[str, ...] = ()
+    distillation: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -81,6 +125,11 @@ class MPT(Prompt):
         number = isinstance(self.source_task, int) and not isinstance(self.source_task, bool) and self.source_task >= 0
         if not number and self.source_task not in ("mean", "none"):
             raise UserError(f"MPT.source_task: wanted 'mean', 'none' or the number of a task, got {self.source_task!r}")
+        object.__setattr__(self, "teachers", (self.teachers,) if isinstance(self.teachers, str) else tuple(self.teachers))
+        if self.teachers and len(self.teachers) != self.tasks:
+            raise UserError(f"MPT.teachers: wanted none, or a prompt for each of {self.tasks} tasks, got {len(self.teachers)}")
+        if not self.distillation >= 0:
+            raise UserError(f"MPT.distillation: wanted 0 or more, got {self.distillation!r}")
         if self.stacks != "encoder":
             raise UserError(f"MPT.stacks: wanted 'encoder', got {self.stacks!r}")
 
@@ -115,7 +164,16 @@ class MPT(Prompt):
             if self.source_task != "none":
                 left_JPR, right_JRD = (self._of_task(held[name]) for name in shapes)
                 origin |= dict.fromkeys(shapes, f"{self.source}, task {self.source_task}")
-        embed.prompt = SharedTimesTasks(shared_PD, left_JPR, right_JRD)
+        if self.teachers:
+            if not isinstance(model, T5):
+                raise UserError(
+                    f"MPT.teachers are distilled into what an encoder gives; wanted an encoder-decoder, got {type(model).__name__}"
+                )
+            held_JPD = jnp.asarray(np.stack([load_npy(path, shared_PD.shape) for path in self.teachers]))
+            embed.prompt = Taught(shared_PD, left_JPR, right_JRD, held_JPD, weight=self.distillation)
+            origin["teachers"] = ", ".join(self.teachers)
+        else:
+            embed.prompt = SharedTimesTasks(shared_PD, left_JPR, right_JRD)
         return {f"{_SOCKET}/{name}": source for name, source in origin.items()}
 
     def _of_task(self, held: np.ndarray) -> Array:

@@ -33,8 +33,9 @@ class AnchoredRows(PromptRows):
         self.anchor = Fixed(jnp.copy(rows_PD), axes=("prompt", "embed"))
         self.gamma = gamma
 
-    def penalty(self) -> Array:
+    def penalty(self, model: nnx.Module, batch: Any, logits_BTV: Array) -> Array:
         """gamma times the mean over rows of the squared distance."""
+        del model, batch, logits_BTV
         return self.gamma * jnp.mean(jnp.sum(jnp.square(self.rows[...] - self.anchor[...]), axis=-1))
 
 

@@ -131,6 +131,9 @@ CASES = {
         variant=True,
     ),
     "mpt": Case(MPT(length=3, tasks=2, initializer=Uniform()), 3 * 16 + 2 * (3 + 16), neutral=False, variant=True),
+    "mpt, taught": Case(
+        MPT(length=3, tasks=2, initializer=Uniform(), teachers=_prompt_files(2, 3)), 3 * 16 + 2 * (3 + 16), neutral=False, variant=True
+    ),
     "attempt": Case(
         Attempt(length=3, initializer=Uniform(), sources=_prompt_files(2, 3), width=4), 3 * 16 + 2 * 4 * 16 + 2 * 16, neutral=False
     ),

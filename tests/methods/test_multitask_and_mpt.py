@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from prompt_tuning import checkpoints, interop, trainable
+from prompt_tuning import checkpoints, interop, trainable, training
 from prompt_tuning.data import features
 from prompt_tuning.errors import UserError
 from prompt_tuning.experiment import resolved
@@ -160,6 +160,43 @@ def test_tasks_begin_near_the_shared_prompt_or_near_zero(rank):
         assert np.abs(np.asarray(prompt())[:LENGTH] - np.asarray(prompt())[LENGTH : 2 * LENGTH]).max() > 0
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_teachers_add_the_divergence_of_tokens_and_the_distance_of_encodings_to_the_loss(tmp_path, packed):
+    rng = np.random.default_rng(6)
+    paths = [str(tmp_path / f"{number}.npy") for number in range(TASKS)]
+    for path in paths:
+        np.save(path, rng.normal(size=(LENGTH, WIDTH)).astype(np.float32))
+    method = MPT(length=LENGTH, tasks=TASKS, initializer=Uniform(scale=2.0), teachers=paths, distillation=0.7)
+    model, sources = attached(method)
+    assert trainable.trained_names(model, method.trainable) == {f"embed/prompt/{name}" for name in ("shared", "left", "right")}
+    assert sources["embed/prompt/teachers"] == ", ".join(paths)
+    teacher, _ = attached(MultitaskPrompt(length=LENGTH, tasks=TASKS))
+    teacher.embed.prompt = PromptRows(jnp.asarray(np.concatenate([np.load(path) for path in paths])))
+    rows = [examples()[:2], examples()[2:]] if packed else [[example] for example in examples()]
+    batch = features.layout_rows(rows, input_length=7 + (4 + LENGTH if packed else 0), target_length=8, prompt=method.layout, packed=packed)
+
+    def said(model):
+        scores = logits(model, batch).astype(np.float64)
+        probabilities = np.exp(scores - scores.max(-1, keepdims=True))
+        arguments = {"slots_BS": batch["encoder_prompt_slots"], "segment_ids_BS": batch["encoder_segment_ids"], "packed": packed}
+        return probabilities / probabilities.sum(-1, keepdims=True), np.asarray(model.encode(batch["encoder_input_tokens"], **arguments))
+
+    (wanted, wanted_encoded), (found, found_encoded) = said(teacher), said(model)
+    divergence = (wanted * np.log(wanted / found)).sum(-1)[batch["decoder_loss_weights"] > 0].mean()
+    distance = np.square(wanted_encoded - found_encoded).mean(-1)[batch["encoder_segment_ids"] > 0].mean()
+    assert divergence > 0.01 and distance > 0.01
+    penalty = jax.jit(lambda model, batch: training.penalty(model, batch, model(batch)))(model, batch)
+    assert float(penalty) == pytest.approx(0.7 * (divergence + distance), rel=1e-4)
+    # A student that is its teacher pays nothing.
+    one = MPT(length=LENGTH, teachers=(paths[0],), rank=1)
+    student, _ = attached(one)
+    student.embed.prompt.shared.set_value(jnp.asarray(np.load(paths[0])))
+    student.embed.prompt.left.set_value(jnp.ones((1, LENGTH, 1)))
+    student.embed.prompt.right.set_value(jnp.ones((1, 1, WIDTH)))
+    alone = features.layout(examples(), input_length=7, target_length=5, prompt=one.layout)
+    assert abs(float(training.penalty(student, alone, student(alone)))) < 1e-6
+
+
 def saved_source(folder, method):
     """A run's folder whose best checkpoint holds values of its own."""
     model, _ = attached(method, key=5)
@@ -206,6 +243,8 @@ def test_settings_that_cannot_be_are_refused():
         (MPT, {"source_task": "best"}, "MPT.source_task: wanted 'mean', 'none' or the number"),
         (MPT, {"rank": 0}, "MPT.rank: wanted a whole number"),
         (MPT, {"stacks": "decoder"}, "MPT.stacks"),
+        (MPT, {"teachers": "a.npy", "tasks": 2}, "MPT.teachers: wanted none, or a prompt for each of 2 tasks, got 1"),
+        (MPT, {"distillation": -1}, "MPT.distillation: wanted 0 or more"),
     ):
         with pytest.raises(UserError, match=message):
             method(**settings)

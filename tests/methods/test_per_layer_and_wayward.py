@@ -155,6 +155,6 @@ def test_the_loss_is_the_tokens_plus_gamma_times_the_mean_squared_distance():
 
 def test_a_model_without_penalties_has_none():
     model = tiny.model_with(CONFIG, tiny.random_values(CONFIG))
-    assert training.penalty(model) is None
+    assert training.penalty(model, {}, jnp.zeros(1)) is None
     PerLayerPrompt(length=2, initializer=Uniform()).attach(model, jax.random.key(0), vocabulary=None)
-    assert training.penalty(model) is None
+    assert training.penalty(model, {}, jnp.zeros(1)) is None
