@@ -4,10 +4,12 @@ import dataclasses
 import json
 
 import jax
+import ml_dtypes
 import numpy as np
 import pytest
+import safetensors
 
-from prompt_tuning import cli, export, infer, train
+from prompt_tuning import cli, export, infer, interop, train
 from prompt_tuning.errors import UserError
 from prompt_tuning.files import new_folder
 from prompt_tuning.interop import adapter_files as adapters
@@ -80,6 +82,20 @@ def test_transformers_computes_from_a_merged_t5_what_we_do(kind, name, tmp_path)
     # transformers 5 says of every UMT5 that it is tied, and scales its logits then.
     theirs.config.tie_word_embeddings = config_json.config_json(model.config)["tie_word_embeddings"]
     close(their_logits(theirs, *words(model), 0), wanted)
+
+
+def test_a_merged_model_keeps_its_dtype(tmp_path):
+    config = dataclasses.replace(tiny.V1_1, param_dtype="bfloat16")
+    model = tiny.model_with(config, {name: value.astype(ml_dtypes.bfloat16) for name, value in tiny.random_values(tiny.V1_1).items()})
+    attached(model, LORA)
+    wanted = our_logits(model, *words(model), 0)
+    export.write_huggingface(tmp_path, model, experiment_of(model, LORA))
+    values, _ = interop.load_base(str(tmp_path), config, tiny.abstract(config))
+    with safetensors.safe_open(tmp_path / "model.safetensors", framework="numpy") as file:
+        assert {file.get_slice(name).get_dtype() for name in file.keys()} == {"BF16"}  # noqa: SIM118
+    found = our_logits(tiny.model_with(config, values), *words(model), 0)
+    # A folded kernel is rounded to eight bits of mantissa, through four layers.
+    assert 0 < np.abs(found - wanted).max() <= 0.05 * np.abs(wanted).max()
 
 
 QUICK = {"gpt2", "llama3", "gemma3", "deepseek_v3"}

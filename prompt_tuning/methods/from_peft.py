@@ -22,6 +22,8 @@ from prompt_tuning.trainable import Sources, Which
 class FromPeft:
     """The method of an adapter, with the adapter's values.
 
+    A run that was trained from it reads it again whenever the run is loaded: it must stay where it is.
+
     Attributes:
       path: a PEFT folder (`adapter_config.json`, `adapter_model.safetensors`), or a `.pt` file of T-Few's IA3 or one of ATTEMPT's prompts.
     """
