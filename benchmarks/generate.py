@@ -1,0 +1,291 @@
+"""Greedy generation of ours beside PyTorch + transformers + PEFT: the same weights, the same batch, the same two threads.
+
+    python -m benchmarks.generate [--quick]
+
+T5 v1.1 small with random weights writes 32 tokens for each of 16 inputs of 128 tokens, none of them padding and none an end token; with no
+prompt, with one prompt of 100 vectors before all inputs, and with a prompt of its own for each row; in float32 and in bfloat16. PEFT has
+no batches whose rows have prompts of their own: there PyTorch gets the prompts among the embedded inputs, put together by hand. Each
+measurement is a process of its own, and those of the two sides take turns, round by round, so that a machine that slows down slows both.
+Prints a table and writes `benchmarks/results/generate.csv`:
+
+- seconds: of one batch, the median over all rounds, the first batch of each process left out;
+- first: seconds from the start of the process to the end of its first batch, with imports, reading weights and compiling: in the first
+  round, whose compilation cache is empty, and in later ones (median);
+- peak memory: the largest resident set of the process;
+- same tokens: the share of tokens that are those of PyTorch in float32. In float32 it must be all of them.
+
+Run it while nothing else does: PyTorch slows down tenfold on shared cores.
+"""
+
+import argparse
+import csv
+import dataclasses
+import json
+import os
+import pathlib
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any
+
+import numpy as np
+
+from benchmarks import train_step
+from benchmarks.train_step import DTYPES, SIDES, STARTED, THREADS
+
+RESULTS = pathlib.Path(__file__).parent / "results" / "generate.csv"
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """What is measured: prompts ("none", "one" or "each", a row its own) by one side in one precision."""
+
+    prompts: str
+    side: str
+    dtype: str
+    batch_size: int = 16
+    input_length: int = 128
+    new_tokens: int = 32
+    prompt_length: int = 100
+    repeats: int = 5
+    tiny: bool = False
+
+    @property
+    def weights(self) -> train_step.Case:
+        """The case of the training benchmark that has the same model, inputs and first prompt."""
+        return train_step.Case(
+            "prompt",
+            self.input_length,
+            1,
+            self.side,
+            self.dtype,
+            batch_size=self.batch_size,
+            prompt_length=self.prompt_length,
+            tiny=self.tiny,
+        )
+
+    def prompt_rows(self, folder: pathlib.Path) -> np.ndarray:
+        """A prompt for each row of the batch [B, P, D]: the one in the folder, turned round by as many vectors as the row's number."""
+        prompt_PD = np.load(folder / "prompt.npy")
+        return np.stack([np.roll(prompt_PD, row if self.prompts == "each" else 0, axis=0) for row in range(self.batch_size)])
+
+
+def ours(case: Case, folder: pathlib.Path) -> dict[str, Any]:
+    """Batches of this package, as `prompt_tuning.infer` runs them."""
+    from prompt_tuning import environment
+
+    environment.settle()
+    import jax
+    from flax import nnx
+
+    from prompt_tuning import assembly, decoding
+    from prompt_tuning.data import features
+    from prompt_tuning.data.vocabularies import Bytes
+    from prompt_tuning.experiment import Experiment
+    from prompt_tuning.methods.full import Full
+    from prompt_tuning.methods.prompt import File, Prompt
+    from prompt_tuning.models.t5 import T5Config
+    from prompt_tuning.optimizers import AdamW
+
+    sizes = dict(case.weights.sizes)
+    layers = sizes.pop("layers")
+    prompt = Prompt(length=case.prompt_length, initializer=File(str(folder / "prompt.npy")))
+    experiment = Experiment(
+        model=T5Config(**sizes, num_encoder_layers=layers, num_decoder_layers=layers, dtype=case.dtype, param_dtype=case.dtype),
+        vocabulary=Bytes(),
+        method=Full() if case.prompts == "none" else prompt,
+        data=None,
+        optimizer=AdamW(learning_rate=0.0),
+        base_checkpoint=str(folder),
+        input_length=case.input_length,
+    )
+    built = assembly.assemble(experiment)
+    examples = [{"inputs": inputs, "targets": [features.EOS_ID]} for inputs in case.weights.batch()[0]]
+    laid = features.layout(examples, input_length=case.input_length, target_length=1, prompt=experiment.method.layout)
+    batch = {name: value for name, value in laid.items() if name.startswith("encoder_")}
+    tuned, model_of = built.tuned, nnx.merge
+    if case.prompts == "each":
+        tuned, model_of = prompts_of_rows(built, case.prompt_rows(folder))
+
+    @jax.jit
+    def run(tuned: Any, frozen: Any, batch: Any) -> jax.Array:
+        model = model_of(built.graphdef, tuned, frozen)
+        return decoding.generate(model, batch, max_tokens=case.new_tokens, settings=decoding.Decoding(eos_ids=()))
+
+    return timed(case, lambda: np.asarray(run(tuned, built.frozen, batch)))
+
+
+def prompts_of_rows(built: Any, prompts_BPD: np.ndarray) -> tuple[Any, Any]:
+    """What is tuned, with a prompt for each row, and what makes of it the model that runs row b with prompt b."""
+    import jax.numpy as jnp
+
+    from prompt_tuning import mixed_tasks, trainable
+
+    (name,) = trainable.named(built.tuned)
+    tuned = mixed_tasks.stacked([trainable.nested({name: jnp.asarray(prompt_PD)}) for prompt_PD in prompts_BPD])
+    tasks_B = jnp.arange(len(prompts_BPD), dtype=jnp.int32)
+    return tuned, lambda graphdef, tuned, frozen: mixed_tasks.MixedTasks(graphdef, tuned, frozen, tasks_B)
+
+
+def pytorch(case: Case, folder: pathlib.Path) -> dict[str, Any]:
+    """Batches of transformers, with PEFT for the one prompt."""
+    import safetensors.torch
+    import torch
+    import transformers
+
+    torch.set_num_threads(THREADS)
+    model = transformers.T5ForConditionalGeneration.from_pretrained(folder, attn_implementation="sdpa")
+    # transformers 5 ties the head of every T5 whatever its configuration says.
+    model.config.tie_word_embeddings = False
+    model.lm_head.weight = torch.nn.Parameter(safetensors.torch.load_file(folder / "model.safetensors")["lm_head.weight"])
+    model = model.to(getattr(torch, case.dtype)).eval()
+    model.generation_config.eos_token_id = None
+    tokens = torch.from_numpy(case.weights.batch()[0]).long()
+    inputs = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
+    if case.prompts == "one":
+        import peft
+
+        wanted = peft.PromptTuningConfig(
+            task_type=peft.TaskType.SEQ_2_SEQ_LM, num_virtual_tokens=case.prompt_length, num_transformer_submodules=1
+        )
+        model = peft.get_peft_model(model, wanted)
+        with torch.no_grad():
+            model.prompt_encoder["default"].embedding.weight.copy_(torch.from_numpy(case.prompt_rows(folder)[0]))
+    elif case.prompts == "each":
+        with torch.no_grad():
+            embedded = model.get_input_embeddings()(tokens)
+        whole = torch.cat([torch.from_numpy(case.prompt_rows(folder)).to(embedded.dtype), embedded], dim=1)
+        inputs = {"inputs_embeds": whole, "attention_mask": torch.ones(whole.shape[:2], dtype=torch.long)}
+
+    def run() -> np.ndarray:
+        with torch.inference_mode():
+            made = model.generate(**inputs, max_new_tokens=case.new_tokens, do_sample=False, num_beams=1, decoder_start_token_id=0)
+        return made[:, 1:].numpy()
+
+    return timed(case, run)
+
+
+def timed(case: Case, run: Any) -> dict[str, Any]:
+    """Seconds of the first batch since the process was asked for, of each later batch, and the tokens."""
+    tokens_BT = run()
+    first, times = time.monotonic() - float(os.environ[STARTED]), []
+    assert tokens_BT.shape == (case.batch_size, case.new_tokens), tokens_BT.shape
+    for _ in range(case.repeats):
+        start = time.monotonic()
+        run()
+        times.append(time.monotonic() - start)
+    return {"first": first, "seconds": times, "tokens": tokens_BT.tolist()}
+
+
+def measure(folder: pathlib.Path, case: Case) -> dict[str, Any]:
+    """Runs one measurement in a process of its own, of two threads on the first two cores, whatever the machine has."""
+    environment = os.environ | {"OMP_NUM_THREADS": str(THREADS), "MKL_NUM_THREADS": str(THREADS), "HF_HUB_OFFLINE": "1"}
+    environment |= {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "0", "TOKENIZERS_PARALLELISM": "false"}
+    environment["XDG_CACHE_HOME"] = str(folder / "cache")
+    if case.side == "PyTorch":
+        # Freed memory is kept, as ours does for itself.
+        environment |= {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "-1", "MALLOC_TOP_PAD_": "268435456"}
+    what = json.dumps(dataclasses.asdict(case))
+    command = [sys.executable, "-m", "benchmarks.generate", "--worker", what, "--folder", str(folder)]
+    cores = sorted(os.sched_getaffinity(0))[:THREADS]
+    done = subprocess.run(
+        command,
+        env=environment | {STARTED: str(time.monotonic())},
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: os.sched_setaffinity(0, cores),
+    )
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-4000:]}")
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def cases(quick: bool) -> list[Case]:
+    """All cases; those to be compared stand side by side."""
+    small = {"batch_size": 3, "input_length": 8, "new_tokens": 4, "prompt_length": 5, "repeats": 1, "tiny": True} if quick else {}
+    return [Case(prompts, side, dtype, **small) for prompts in ("none", "one", "each") for dtype in DTYPES for side in SIDES]
+
+
+def row(case: Case, runs: list[dict], reference: dict[str, Any] | None) -> dict[str, object]:
+    """A line of the results; `reference` is the seconds and the tokens of PyTorch in float32."""
+    seconds = median_seconds(runs)
+    same = "" if reference is None else float(np.mean(np.array(runs[0]["tokens"]) == np.array(reference["tokens"])))
+    return {
+        "prompts": case.prompts,
+        "tokens": f"{case.batch_size}x{case.input_length}+{case.new_tokens}",
+        "side": case.side,
+        "dtype": case.dtype,
+        "seconds": round(seconds, 4),
+        "to_pytorch_float32": "" if reference is None else round(seconds / reference["seconds"], 3),
+        "tokens_per_second": round(case.batch_size * case.new_tokens / seconds, 1),
+        "first_seconds": round(runs[0]["first"], 2),
+        "first_again_seconds": round(statistics.median(run["first"] for run in runs[1:]), 2) if runs[1:] else "",
+        "peak_memory_gb": round(max(run["memory"] for run in runs) / 1e9, 2),
+        "same_tokens": same,
+    }
+
+
+def median_seconds(runs: list[dict]) -> float:
+    return statistics.median(second for run in runs for second in run["seconds"])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a tiny model, one repeat, one round: shows that it runs, measures nothing")
+    parser.add_argument("--rounds", type=int, default=3, help="processes for each case (default 3)")
+    parser.add_argument("--only", default="", help="only cases whose name, as one-float32, starts with this")
+    parser.add_argument(
+        "--output", type=pathlib.Path, default=None, help=f"CSV (default {RESULTS.parent.name}/{RESULTS.name}; none if quick)"
+    )
+    parser.add_argument("--worker", type=json.loads, help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=pathlib.Path, help=argparse.SUPPRESS)
+    flags = parser.parse_args()
+    if flags.worker is not None:
+        case = Case(**flags.worker)
+        found = (pytorch if case.side == "PyTorch" else ours)(case, flags.folder)
+        print(json.dumps(found | {"memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}))
+        return
+    chosen = [case for case in cases(flags.quick) if f"{case.prompts}-{case.dtype}".startswith(flags.only)]
+    if not chosen:
+        parser.error(
+            f"--only={flags.only}: no case; wanted the beginning of {', '.join(f'{c.prompts}-{c.dtype}' for c in cases(True)[::2])}"
+        )
+    rounds = 1 if flags.quick else flags.rounds
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = pathlib.Path(temporary)
+        train_step.write_weights(chosen[0].weights, folder)
+        runs: dict[Case, list[dict]] = {case: [] for case in chosen}
+        for number in range(rounds):
+            for case in chosen if number % 2 == 0 else reversed(chosen):
+                runs[case].append(measure(folder, case))
+                seconds = median_seconds(runs[case][-1:])
+                line = f"round {number + 1}: {case.prompts} {case.side} {case.dtype}: {seconds:.3f} s a batch"
+                print(line, file=sys.stderr, flush=True)
+    rows = []
+    for case in chosen:
+        plain = next(
+            (runs[other] for other in chosen if (other.prompts, other.side, other.dtype) == (case.prompts, "PyTorch", "float32")), None
+        )
+        reference = None if plain is None else {"seconds": median_seconds(plain), "tokens": plain[0]["tokens"]}
+        rows.append(row(case, runs[case], reference))
+        if case.dtype == "float32" and rows[-1]["same_tokens"] not in (1.0, ""):
+            raise SystemExit(f"the sides do not write the same: {case.prompts} {case.side}, {rows[-1]['same_tokens']:.3f} of the tokens")
+    print(train_step.table(rows))
+    print(f"{platform.machine()}, {THREADS} threads")
+    output = flags.output or (None if flags.quick else RESULTS)
+    if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with open(output, "w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+        print(f"wrote {output}")
+
+
+if __name__ == "__main__":
+    main()
