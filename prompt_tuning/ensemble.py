@@ -18,12 +18,12 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from prompt_tuning import cli, evaluate
 from prompt_tuning.errors import UserError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from prompt_tuning.evaluation import Evaluation, Lengths, Parts, TaskExamples
     from prompt_tuning.experiment import Experiment
 
@@ -74,6 +74,8 @@ def scored(
     Returns:
       `metric`, its name; `members`, of each prompt; `mean` and `best` of those; `vote`, and `scores` where there are choices.
     """
+    import numpy as np
+
     from prompt_tuning.data import metrics
 
     if not task.metrics:
@@ -90,6 +92,8 @@ def answers(
     parts: "Parts", task: "TaskExamples", *, members: int, settings: "Evaluation", lengths: "Lengths", vocabulary: Any
 ) -> dict[str, list[str]]:
     """The predictions of each prompt, by its number, of `vote`, and where there are choices of `scores`; arguments as of `scored`."""
+    import numpy as np
+
     from prompt_tuning import evaluation
     from prompt_tuning.data.features import EOS_ID
 
@@ -120,8 +124,10 @@ def answers(
     return found
 
 
-def vote(scores_NC: np.ndarray) -> int:
+def vote(scores_NC: "np.ndarray") -> int:
     """The choice that most prompts score best; among equals the one with the best mean score."""
+    import numpy as np
+
     votes_C = np.bincount(np.argmax(scores_NC, axis=1), minlength=scores_NC.shape[1])
     return int(np.argmax(np.where(votes_C == votes_C.max(), scores_NC.mean(axis=0), -np.inf)))
 

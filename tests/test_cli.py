@@ -215,7 +215,7 @@ def test_extra_flags_reach_the_command(whole):
     assert seen == [(True, "w")]
 
 
-COMMANDS = ["train", "evaluate", "infer", "inspect"]
+COMMANDS = ["train", "evaluate", "infer", "inspect", "ensemble"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
