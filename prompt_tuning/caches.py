@@ -14,6 +14,11 @@ Cache = dict[str, jax.Array]
 _ROW_AXIS = {"filled": None, "cross_mask": 0, "positions": 0, "lengths": 0, "task_ids": 0}
 
 
+def row_axis(name: str) -> int | None:
+    """The axis on which the rows of a cache's array stand; None where all rows share it."""
+    return _ROW_AXIS.get(name, 1)
+
+
 def take_rows(cache: Cache, rows_R: jax.Array, *, same: Collection[str] = ()) -> Cache:
     """A cache whose row r is row `rows_R[r]` of the given one: several continuations of one input share what the encoder gave.
 
@@ -24,6 +29,6 @@ def take_rows(cache: Cache, rows_R: jax.Array, *, same: Collection[str] = ()) ->
     """
     taken = {}
     for name, value in cache.items():
-        axis = _ROW_AXIS.get(name, 1)
+        axis = row_axis(name)
         taken[name] = value if axis is None or name in same else jnp.take(value, rows_R, axis=axis)
     return taken

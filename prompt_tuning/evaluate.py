@@ -14,12 +14,14 @@ import json
 import pathlib
 import sys
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from prompt_tuning import cli
 from prompt_tuning.errors import UserError
 
 if TYPE_CHECKING:
+    from prompt_tuning import assembly, checkpoints
     from prompt_tuning.evaluation import Lengths, Parts
     from prompt_tuning.experiment import Experiment
 
@@ -69,7 +71,7 @@ def load(experiment: "Experiment", *, workdir: str | None, checkpoint: str | Non
     Raises UserError where there is no such checkpoint, where the run was made with another model, vocabulary, method or base, and
     for a base that would be random.
     """
-    from prompt_tuning import assembly, checkpoints
+    from prompt_tuning import assembly
     from prompt_tuning.evaluation import Lengths
     from prompt_tuning.methods.from_peft import FromPeft
     from prompt_tuning.methods.full import Full
@@ -94,15 +96,49 @@ def load(experiment: "Experiment", *, workdir: str | None, checkpoint: str | Non
     lengths = Lengths(experiment.input_length, experiment.target_length, experiment.method.layout)
     if checkpoint in ("base", "adapter"):
         return Loaded((built.graphdef, built.tuned, built.frozen), lengths, checkpoint, None)
-    folder = pathlib.Path(str(workdir)) / "checkpoints"
+    restored = _restored(built, str(workdir), checkpoint)
+    return Loaded((built.graphdef, restored.trainable, built.frozen), lengths, checkpoint, restored.step)
+
+
+def load_tasks(experiment: "Experiment", workdirs: Sequence[str], *, checkpoint: str | None) -> Loaded:
+    """The models of several runs on one base as one: an example's `task` is the place of its run.
+
+    The runs may differ in data, seed, length of training and first values, in nothing else that makes the model.
+    Raises UserError as `load`, and for what several runs cannot share.
+    """
+    from prompt_tuning import assembly, mixed_tasks
+    from prompt_tuning.evaluation import Lengths
+    from prompt_tuning.models.layers import Tunable
+
+    if checkpoint == "base":
+        raise UserError("--checkpoint=base with --task: the base has no tasks; leave out one of the two")
+    if experiment.method.trainable is not Tunable:
+        raise UserError(
+            f"--task: {type(experiment.method).__name__} trains the base's own weights, of which there is one copy; wanted runs of methods "
+            "that add theirs"
+        )
+    for workdir in workdirs:
+        _check_same_run(experiment, pathlib.Path(workdir), first_values=False)
+    assembly.check_vocabulary(experiment)
+    built = assembly.assemble(experiment)
+    tuned = mixed_tasks.stacked([_restored(built, workdir, checkpoint or "best").trainable for workdir in workdirs])
+    lengths = Lengths(experiment.input_length, experiment.target_length, experiment.method.layout)
+    return Loaded((mixed_tasks.Mixed(built.graphdef), tuned, built.frozen), lengths, checkpoint or "best", None)
+
+
+def _restored(built: "assembly.Assembly", workdir: str, checkpoint: str) -> "checkpoints.Restored":
+    from prompt_tuning import checkpoints
+
+    folder = pathlib.Path(workdir) / "checkpoints"
     with checkpoints.Checkpoints(folder, base=built.base, writable=False) as saved:
         restored = saved.restore_best(built.tuned) if checkpoint == "best" else saved.restore_latest(built.tuned)
     if restored is None:
         raise UserError(f"{folder} holds no checkpoint yet; wait for training to save one")
-    return Loaded((built.graphdef, restored.trainable, built.frozen), lengths, checkpoint, restored.step)
+    return restored
 
 
-def _check_same_run(experiment: "Experiment", workdir: pathlib.Path) -> None:
+def _check_same_run(experiment: "Experiment", workdir: pathlib.Path, *, first_values: bool = True) -> None:
+    """Raises UserError unless the run's model is the experiment's; `first_values` says whether it must have begun alike."""
     from prompt_tuning.experiment import resolved
     from prompt_tuning.run_folder import first_difference
 
@@ -114,11 +150,21 @@ def _check_same_run(experiment: "Experiment", workdir: pathlib.Path) -> None:
         parts = {name: held[name] for name in ("model", "vocabulary", "method")}
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{described}: not readable as the description of a run ({error})") from error
-    if difference := first_difference(parts, {name: resolved(getattr(experiment, name)) for name in parts}):
+    wanted = {name: resolved(getattr(experiment, name)) for name in parts}
+    if not first_values:
+        parts, wanted = _without(parts, "initializer"), _without(wanted, "initializer")
+    if difference := first_difference(parts, wanted):
         where, was, got = difference
         raise UserError(
             f"--workdir {workdir} holds another run: {where} was {was!r} there, got {got!r}; leave out --gin_file to take the run's own"
         )
+
+
+def _without(settings: Any, name: str) -> Any:
+    """Resolved settings without all fields of a name."""
+    if isinstance(settings, dict):
+        return {key: _without(value, name) for key, value in settings.items() if key != name}
+    return [_without(value, name) for value in settings] if isinstance(settings, list) else settings
 
 
 def _flags(parser: argparse.ArgumentParser) -> None:

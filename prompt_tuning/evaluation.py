@@ -20,16 +20,15 @@ from typing import Any, Literal, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
-from prompt_tuning import decoding, losses
+from prompt_tuning import decoding, losses, mixed_tasks
 from prompt_tuning.data import features, metrics, mixtures
 from prompt_tuning.decoding import GREEDY, Decoding
 from prompt_tuning.errors import UserError
 
 Example = Mapping[str, Any]
 Batch = dict[str, np.ndarray]
-# What `trainable.split` gives: graph definition, trainable state, frozen state.
+# What `trainable.split` gives: graph definition, trainable state, frozen state; of several tasks at once as `mixed_tasks.Mixed` says.
 Parts = tuple[Any, Any, Any]
 Normalisation = Literal["sum", "length"]
 
@@ -381,7 +380,10 @@ def _encoder_batch(examples: Sequence[Example], input_length: int, lengths: Leng
     own = [{"task": example["task"]} if "task" in example else {} for example in examples]
     rows = [{"inputs": example["inputs"], "targets": [features.EOS_ID]} | task for example, task in zip(examples, own, strict=True)]
     laid = features.layout(rows, input_length=input_length, target_length=1, prompt=lengths.prompt)
-    return {name: value for name, value in laid.items() if name.startswith("encoder_")}
+    kept = {name: value for name, value in laid.items() if name.startswith("encoder_")}
+    if all(isinstance(task.get("task"), int) for task in own):
+        kept["task_ids"] = np.array([task["task"] for task in own], np.int32)
+    return kept
 
 
 def _decoder_batch(targets: Sequence[Sequence[int]], target_length: int, lengths: Lengths) -> Batch:
@@ -414,7 +416,7 @@ def _score_rows(
     graphdef: Any, trainable: Any, frozen: Any, batch: Batch, owner_R: jax.Array | None, *, shared: int
 ) -> tuple[jax.Array, jax.Array]:
     """Summed log-probability and number of the target tokens of each decoder row; row r reads encoder row `owner_R[r]` (None: its own)."""
-    model = nnx.merge(graphdef, trainable, frozen)
+    model = mixed_tasks.model_of(graphdef, trainable, frozen, batch)
     cache = decoding.encode(model, batch, length=batch["decoder_input_tokens"].shape[1], shared=shared)
     if owner_R is not None:
         cache = decoding.take_rows(cache, owner_R)
@@ -428,5 +430,5 @@ def _score_rows(
 def _generate(
     graphdef: Any, trainable: Any, frozen: Any, batch: Batch, keys_B: jax.Array | None, *, max_tokens: int, settings: Decoding, shared: int
 ) -> jax.Array:
-    model = nnx.merge(graphdef, trainable, frozen)
+    model = mixed_tasks.model_of(graphdef, trainable, frozen, batch)
     return decoding.generate(model, batch, max_tokens=max_tokens, settings=settings, keys_B=keys_B, shared=shared)

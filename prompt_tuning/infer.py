@@ -5,6 +5,10 @@ where no gin file is given:
 
   python -m prompt_tuning.infer --workdir=runs/sst2 --input=reviews.txt --output=answers.jsonl
 
+Rows of several tasks, each answered by the run of its own task, in batches together:
+
+  python -m prompt_tuning.infer --task sst2=runs/sst2 --task cb=runs/cb --input=rows.jsonl --output=answers.jsonl
+
 The input is JSONL if its first line that is not blank starts with "{", else text, one input a line; blank lines are skipped and counted.
 A JSON row has `inputs` (and `targets` with --score) and keeps its other fields in the output. Inputs are what the model reads, so they take
 the form of the training data, template included. Where each task has a prompt of its own, a row names its task by number (`task`).
@@ -48,7 +52,25 @@ def _flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--input", default=_STANDARD, metavar="FILE", help="text lines or JSONL; '-' (the default) is standard input")
     parser.add_argument("--output", default=_STANDARD, metavar="FILE", help="JSONL; '-' (the default) is standard output")
     parser.add_argument("--score", action="store_true", help="write the log-likelihood of `targets` instead of generating")
+    parser.add_argument(
+        "--task",
+        action=_Runs,
+        default={},
+        metavar="NAME=RUN",
+        help="a run that answers the rows whose `task` is NAME; repeat it for runs of one method on one base: their rows share batches",
+    )
     evaluate.add_checkpoint_flag(parser)
+
+
+class _Runs(argparse.Action):
+    """Collects runs by name; the first is also whose configuration is read where nothing else says one."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None) -> None:
+        name, _, folder = str(values).partition("=")
+        if not name or not folder or name in namespace.task:
+            parser.error(f"{option}: wanted NAME=RUN, each name once, as in --task sst2=runs/sst2, got {values!r}")
+        namespace.task = namespace.task | {name: folder}
+        namespace.workdir = namespace.workdir or folder
 
 
 def _run(experiment: "Experiment", flags: argparse.Namespace) -> None:
@@ -58,11 +80,26 @@ def _run(experiment: "Experiment", flags: argparse.Namespace) -> None:
         first = next(rows, None)
         if first is None:
             raise UserError(f"--input: {flags.input} holds no row; wanted text lines or JSONL")
-        loaded = evaluate.load(experiment, workdir=flags.workdir, checkpoint=flags.checkpoint)
-        vocabulary = experiment.vocabulary.load()
         rows = itertools.chain([first], rows)
+        if flags.task:
+            loaded = evaluate.load_tasks(experiment, list(flags.task.values()), checkpoint=flags.checkpoint)
+            rows = _numbered(rows, list(flags.task))
+        else:
+            loaded = evaluate.load(experiment, workdir=flags.workdir, checkpoint=flags.checkpoint)
+        vocabulary = experiment.vocabulary.load()
         for row in answer(rows, loaded, settings=experiment.evaluation, vocabulary=vocabulary, score=flags.score):
+            if flags.task:
+                row["task"] = list(flags.task)[row["task"]]
             output.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def _numbered(rows: Iterable[dict[str, Any]], names: list[str]) -> Iterator[dict[str, Any]]:
+    """The rows with the place of their task's run as `task`. Raises UserError for a row of no such task."""
+    for row in rows:
+        if row.get("task") not in names:
+            got = f"task {row['task']!r}" if "task" in row else "a row without a task"
+            raise UserError(f'--task: wanted rows whose "task" is one of {", ".join(names)}, got {got}: {row["inputs"][:60]!r}')
+        yield row | {"task": names.index(row["task"])}
 
 
 def answer(

@@ -19,13 +19,11 @@ import optax
 from flax import nnx
 
 from prompt_tuning import losses, trainable
+from prompt_tuning.caches import row_axis
 from prompt_tuning.errors import UserError
 
 Array = jax.Array
 Batch = Mapping[str, Any]
-
-# Where rows stand in a cache's arrays: not on the first axis, but behind the layers; None: what all rows share.
-_ROWS = dict.fromkeys(("self_keys", "self_values", "cross_keys", "cross_values", "keys", "values"), 1) | {"filled": None}
 
 
 def stacked(tuned: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -142,9 +140,17 @@ def train_step(
 
     Returns:
       The new state and the metrics, each [J]. A task without a row in the batch keeps what it has; its metrics are 0.
+
+    Raises UserError for a method with a penalty of its own.
     """
     num_tasks = jax.tree.leaves(state.tuned)[0].shape[0]
     task_ids_B = batch["task_ids"]
+    if asking := [
+        type(module).__name__ for _, module in nnx.iter_modules(nnx.merge(graphdef, state.tuned, frozen)) if hasattr(module, "penalty")
+    ]:
+        raise UserError(
+            f"mixed tasks: the loss of {asking[0]} has a term of its own, which a batch of several tasks has no place for; train each alone"
+        )
     dropout_key = jax.random.fold_in(jax.random.key(seed), state.step) if dropout_rate else None
 
     def loss_of(tuned: Any) -> tuple[Array, dict[str, Array]]:
@@ -179,14 +185,16 @@ def train_step(
     return type(state)(state.step + 1, *kept), metrics
 
 
-def _over(what: Callable[[Any, Any], Any], tree: Any) -> Any:
-    """`what(value, axis)` for every array of a batch or cache, with the axis on which its rows stand."""
+def _over(what: Callable[[Any, int | None], Any], tree: Any) -> Any:
+    """`what(value, axis)` for every array of batches and caches, with the axis on which its rows stand."""
 
-    def at(path: Any, value: Any) -> Any:
-        name = path[-1].key if path and isinstance(path[-1], jax.tree_util.DictKey) else None
-        return what(value, _ROWS.get(str(name), 0))
+    def is_cache(part: Any) -> bool:
+        return isinstance(part, dict) and "filled" in part
 
-    return jax.tree_util.tree_map_with_path(at, tree)
+    def at(part: Any) -> Any:
+        return {name: what(value, row_axis(name)) for name, value in part.items()} if is_cache(part) else what(part, 0)
+
+    return jax.tree.map(at, tree, is_leaf=is_cache)
 
 
 def _axis(value: Any, axis: int | None) -> int | None:

@@ -1,6 +1,7 @@
 """Rows of different tasks in one batch do what a loop over the tasks does."""
 
 import functools
+import json
 
 import jax
 import jax.numpy as jnp
@@ -11,10 +12,11 @@ from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prompt_tuning import decoding, mixed_tasks, trainable, training
+from prompt_tuning import decoding, evaluation, infer, mixed_tasks, train, trainable, training
 from prompt_tuning.data import features
 from prompt_tuning.errors import UserError
 from prompt_tuning.models.decoder import Decoder, DecoderConfig
+from tests import tiny_run
 from tests.methods import test_contract as contract
 from tests.methods.cases import CASES
 
@@ -87,6 +89,18 @@ def test_a_row_is_given_the_tokens_its_own_task_writes(name, config):
 
     found = np.asarray(generated(mixed_tasks.stacked(tasks), jnp.asarray(TASKS)))
     np.testing.assert_array_equal(found, by_task(lambda tuned: generated(tuned, None), tasks))
+
+
+def test_choices_are_ranked_with_the_rows_own_task():
+    graphdef, tasks, frozen = parts_of("prompt")
+    examples = [example | {"task": int(task)} for example, task in zip(contract.examples(4), TASKS, strict=True)]
+    choices = [[[5, 1], [9, 8, 1]], [[7, 1]], [[4, 1], [6, 6, 1], [3, 1]], [[11, 1], [12, 1]]]
+    lengths = evaluation.Lengths(8, 5, CASES["prompt"].method.layout)
+    kept = {"choices": choices, "lengths": lengths, "batch_size": 3}
+    found = evaluation.score_choices((mixed_tasks.Mixed(graphdef), mixed_tasks.stacked(tasks), frozen), examples, **kept)
+    alone = [evaluation.score_choices((graphdef, tuned, frozen), contract.examples(4), **kept) for tuned in tasks]
+    for row, task in enumerate(TASKS):
+        np.testing.assert_allclose(found[row], alone[task][row], rtol=1e-5)
 
 
 @every_method
@@ -174,3 +188,38 @@ def test_tasks_of_other_sizes_are_refused_by_name():
         mixed_tasks.stacked([{"embed": {"prompt": {"rows": np.zeros((length, 8))}}} for length in (3, 4)])
     with pytest.raises(UserError, match="at least one task"):
         mixed_tasks.stacked([])
+
+
+def test_a_penalty_of_its_own_is_refused():
+    graphdef, tasks, frozen = parts_of("wayward")
+    stacked = mixed_tasks.stacked(tasks)
+    state = training.TrainState(jnp.int32(0), stacked, ())
+    with pytest.raises(UserError, match="AnchoredRows has a term of its own"):
+        mixed_tasks.train_step(state, frozen, laid_out("wayward") | {"task_ids": TASKS}, graphdef=graphdef, transform=optax.sgd(1.0))
+
+
+def test_the_infer_command_answers_each_row_with_the_run_of_its_task(tmp_path, capsys):
+    files = tiny_run.write_gin(tmp_path)
+    runs = [tmp_path / name for name in ("a", "b")]
+    for rate, run in zip((1.0, 3.0), runs, strict=True):  # The random base comes of the seed, which both must have.
+        train.main([*tiny_run.arguments(files), f"--gin.LEARNING_RATE={rate}", f"--workdir={run}"])
+    rows = [{"inputs": f"row {number}", "targets": "yes", "task": "ab"[number % 2]} for number in range(5)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    def answers(*flags):
+        infer.main([*flags, "--score", f"--input={tmp_path / 'rows.jsonl'}", f"--output={tmp_path / 'out.jsonl'}"])
+        return [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+
+    found = answers(f"--task=a={runs[0]}", f"--task=b={runs[1]}")
+    alone = [answers(f"--workdir={run}") for run in runs]
+    for number, row in enumerate(rows):
+        assert found[number] | {"log_likelihood": 0} == row | {"log_likelihood": 0, "target_tokens": 4}
+        np.testing.assert_allclose(found[number]["log_likelihood"], alone[number % 2][number]["log_likelihood"], rtol=1e-5)
+    assert abs(alone[0][0]["log_likelihood"] - alone[1][0]["log_likelihood"]) > 1e-3
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        answers(f"--task=a={runs[0]}")
+    assert stop.value.code == 2 and "one of a, got task 'b'" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        answers("--task=nonsense")
+    assert "wanted NAME=RUN" in capsys.readouterr().err
