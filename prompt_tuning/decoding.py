@@ -15,6 +15,7 @@ from typing import Any, Literal, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
 from prompt_tuning import beam, fields, sampling
 from prompt_tuning.caches import Cache, take_rows
@@ -232,6 +233,7 @@ def cut(text: str, stop_strings: Sequence[str]) -> str:
 def _begin(model: Any, batch: Batch, *, max_tokens: int, settings: Decoding, shared: int) -> tuple[Step, Array, Cache]:
     """What appends a token to each row, the logits [B, V] of the first token, and the cache with room for the rest."""
     assert max_tokens >= 1, max_tokens
+    model = _settled(model)
     batch, start_BT, start_slots_BT = _started(model, batch, settings)
     # The last generated token is never read again, so the cache needs no place for it.
     cache = encode(model, batch, length=start_BT.shape[1] + max_tokens - 1, shared=shared)
@@ -242,6 +244,19 @@ def _begin(model: Any, batch: Batch, *, max_tokens: int, settings: Decoding, sha
         return logits_B1V[:, 0], cache
 
     return step, logits_BTV[:, -1], cache
+
+
+def _settled(model: Any) -> Any:
+    """The model with what the generators of its stacks make in place of them: made once, not at each token."""
+    if not isinstance(model, nnx.Module):
+        return model
+    model = nnx.merge(*nnx.split(model))
+    for _, module in list(nnx.iter_modules(model)):
+        if getattr(module, "generator", None) is not None:
+            stack: Any = module
+            stack.layers = stack.filled()
+            stack.generator = nnx.data(None)
+    return model
 
 
 def _started(model: Any, batch: Batch, settings: Decoding) -> tuple[Batch, Array, Array | None]:

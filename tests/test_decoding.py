@@ -15,6 +15,7 @@ from prompt_tuning.data import features
 from prompt_tuning.data.features import EOS_ID, PromptLayout
 from prompt_tuning.decoding import Decoding
 from prompt_tuning.errors import UserError
+from prompt_tuning.methods.prefix import Prefix, drop_network
 from prompt_tuning.models.decoder import Decoder, DecoderConfig
 from prompt_tuning.models.layers import Tunable
 from prompt_tuning.models.t5 import T5, T5Config
@@ -254,6 +255,30 @@ def test_a_mask_that_lets_the_prompt_see_the_input_reads_them_together():
     batch = inputs_batch(examples(6), PromptLayout(encoder_length=3))
     model = decoder_model(3, mask="prefix")
     np.testing.assert_array_equal(generate(model, batch, start_id=0, shared=3), generate(model, batch, start_id=0))
+
+
+def test_networks_make_their_prefixes_once_and_not_at_each_token():
+    model, hidden, batch = tiny_model(), 7, encoder_batch(examples(3), PromptLayout())
+    Prefix(length=2, hidden=hidden).attach(model, jax.random.key(0), vocabulary=None)
+    graphdef, state = nnx.split(model)
+    written = jax.make_jaxpr(lambda state: decoding.generate(nnx.merge(graphdef, state), batch, max_tokens=MAX_TOKENS))(state)
+
+    def runs(jaxpr, inside=False):
+        """For each product over the hidden width whether it stands in the loop over tokens."""
+        for equation in jaxpr.eqns:
+            loops = inside or equation.primitive.name == "while"
+            if equation.primitive.name == "dot_general" and hidden in equation.invars[0].aval.shape:
+                yield inside
+            for value in equation.params.values():
+                for inner in value if isinstance(value, list | tuple) else (value,):
+                    inner = getattr(inner, "jaxpr", inner)
+                    if hasattr(inner, "eqns"):
+                        yield from runs(inner, loops)
+
+    assert sorted(runs(written.jaxpr)) == [False] * 3  # The encoder's, and the decoder's two.
+    dropped = nnx.merge(*nnx.split(model))
+    drop_network(dropped)
+    np.testing.assert_array_equal(generate(model, batch), generate(dropped, batch))
 
 
 def test_without_end_cuts_at_the_first_end_token_and_at_padding():
