@@ -3,9 +3,9 @@
   python -m prompt_tuning.convert --source=t5-v1_1-small --target=bases/t5_1_1_small
   python -m prompt_tuning.train --gin_file=bases/t5_1_1_small/model.gin --gin_file=configs/methods/prompt.gin ...
 
-Known forms: a Hugging Face folder of T5, mT5, UMT5, ByT5 or a decoder-only family (one safetensors file or several with an index), a T5X
-checkpoint folder, a llama2.c .bin file, a base of our own. The weights pass through memory an entry at a time and keep their dtype,
-bfloat16 as bfloat16, unless --dtype says otherwise. The target must be new or empty.
+Known forms: a Hugging Face folder of T5, mT5, UMT5, ByT5 or a decoder-only family (safetensors or pytorch_model.bin, one file or several
+with an index), a T5X checkpoint folder, a llama2.c .bin file, a base of our own. The weights pass through memory an entry at a time and
+keep their dtype, bfloat16 as bfloat16, unless --dtype says otherwise. The target must be new or empty.
 """
 
 import argparse

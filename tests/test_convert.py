@@ -14,6 +14,7 @@ import pytest
 import safetensors
 
 from prompt_tuning import assembly, cli, convert, interop
+from prompt_tuning.errors import UserError
 from prompt_tuning.interop import safetensors_file, t5x
 from prompt_tuning.models.decoder_layers import DecoderConfig
 from prompt_tuning.models.t5 import T5Config
@@ -67,6 +68,37 @@ def test_a_head_that_repeats_the_embedding_is_no_head_of_its_own(tmp_path):
     built, found = converted(tmp_path / "base", tmp_path / "ours")
     assert built.model.tied
     same(found, values)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_what_torch_saved_becomes_ours_and_nothing_in_it_is_run(several, tmp_path):
+    """Older releases have no safetensors: `pytorch_model.bin`, or several such files with an index."""
+    import torch
+
+    base = tmp_path / "base"
+    model = tiny.huggingface_model("t5", tiny.V1_0)
+    tiny.save_huggingface(model, base)
+    wanted, _ = interop.load_base(str(base), tiny.V1_0, tiny.abstract(tiny.V1_0))
+    (base / "model.safetensors").unlink()
+    state = model.state_dict()  # With the copies of the embedding, which share its storage.
+    names = list(state)
+    files = {"pytorch_model-1.bin": names[::2], "pytorch_model-2.bin": names[1::2]} if several else {"pytorch_model.bin": names}
+    for file, held in files.items():
+        torch.save({name: state[name] for name in held}, base / file)
+    if several:
+        index = {"weight_map": {name: file for file, held in files.items() for name in held}}
+        (base / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+    built, values = converted(base, tmp_path / "ours")
+    assert built.model.tied
+    same(values, wanted)
+    last = base / list(files)[-1]
+    torch.save({"shared.weight": print}, last)
+    with pytest.raises(UserError, match=r"it names \S+\.print, which is no part of a tensor"):
+        interop.read_config(str(base))
+    if several:
+        last.unlink()
+        with pytest.raises(UserError, match="pytorch_model-2.bin, named in the index, is not in"):
+            interop.read_config(str(base))
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama3", "gemma3", "deepseek_v3"])

@@ -6,12 +6,15 @@ them itself; at any other name it stops. So do files of PyTorch before 1.6, whic
 """
 
 import collections
+import contextlib
 import dataclasses
+import functools
 import io
 import math
 import pathlib
 import pickle
 import zipfile
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import ml_dtypes
@@ -38,14 +41,32 @@ def load(path: pathlib.Path) -> Any:
 
     Raises UserError where the file is none of `torch.save`, is truncated, or names anything but tensors.
     """
+    with _readable(path):
+        return _plain(_unpickled(path), {}, lambda tensor: tensor.array())
+
+
+def tensors(path: pathlib.Path) -> dict[str, "Tensor"]:
+    """The tensors of a file that holds them by name, as a model's weights, each of which is read when its `array` is asked for.
+
+    Raises UserError as `load`, and for a file that holds anything else.
+    """
+    with _readable(path):
+        held = _plain(_unpickled(path), {}, lambda tensor: tensor)
+        if not isinstance(held, dict) or not all(isinstance(name, str) and isinstance(each, Tensor) for name, each in held.items()):
+            raise ValueError("wanted tensors by name")
+        return held
+
+
+def read(tensor: "Tensor", path: pathlib.Path) -> np.ndarray:
+    """The values of one of the file's `tensors`; errors as of `load`."""
+    with _readable(path):
+        return tensor.array()
+
+
+@contextlib.contextmanager
+def _readable(path: pathlib.Path) -> Iterator[None]:
     try:
-        with zipfile.ZipFile(path) as archive:
-            # The folder in the archive is named after the file that was first written.
-            [pickled] = [name for name in archive.namelist() if name.endswith("/data.pkl")]
-            root = pickled.removesuffix("data.pkl")
-            if f"{root}byteorder" in archive.namelist() and archive.read(f"{root}byteorder") != b"little":
-                raise UserError(f"cannot read {path}: its numbers are big-endian; save it again on another machine")
-            return _plain(_Reader(io.BytesIO(archive.read(pickled)), archive, root).load(), {})
+        yield
     except UserError:
         raise
     except Exception as error:  # A damaged pickle raises whatever its bytes happen to ask for.
@@ -53,6 +74,17 @@ def load(path: pathlib.Path) -> Any:
             f"cannot read {path}: not a file of tensors that torch.save wrote in PyTorch 1.6 or later "
             f"({type(error).__name__}: {error}); copy it again"
         ) from error
+
+
+def _unpickled(path: pathlib.Path) -> Any:
+    """What the pickle makes, with `Tensor` for tensors."""
+    with zipfile.ZipFile(path) as archive:
+        # The folder in the archive is named after the file that was first written.
+        [pickled] = [name for name in archive.namelist() if name.endswith("/data.pkl")]
+        root = pickled.removesuffix("data.pkl")
+        if f"{root}byteorder" in archive.namelist() and archive.read(f"{root}byteorder") != b"little":
+            raise UserError(f"cannot read {path}: its numbers are big-endian; save it again on another machine")
+        return _Reader(io.BytesIO(archive.read(pickled)), path, root).load()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,14 +96,14 @@ class _Kind:
 
 @dataclasses.dataclass(frozen=True)
 class _Storage:
-    """The numbers that tensors are views of."""
+    """The numbers that tensors are views of, read when asked for."""
 
-    values: np.ndarray
+    read: Callable[[], np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
-class _Tensor:
-    """Stands for a tensor while the pickle is read. Whatever the pickle makes of it is checked when its values are asked for."""
+class Tensor:
+    """Stands for a tensor. Whatever the pickle made of it is checked when its values are asked for."""
 
     storage: _Storage
     offset: int
@@ -80,7 +112,7 @@ class _Tensor:
 
     def array(self) -> np.ndarray:
         """Its values. Raises ValueError for a view that reaches beyond its storage."""
-        values, numbers = self.storage.values, (self.offset, *self.shape, *self.strides)
+        values, numbers = self.storage.read(), (self.offset, *self.shape, *self.strides)
         if len(self.shape) != len(self.strides) or not all(isinstance(n, int) and n >= 0 for n in numbers):
             raise ValueError("a tensor of impossible shape")
         if math.prod(self.shape) == 0:
@@ -93,10 +125,10 @@ class _Tensor:
         return np.ascontiguousarray(view).reshape(self.shape)
 
 
-def _rebuild_tensor(storage: _Storage, offset: int, shape: Any, strides: Any, *_: Any) -> _Tensor:
+def _rebuild_tensor(storage: _Storage, offset: int, shape: Any, strides: Any, *_: Any) -> Tensor:
     if not isinstance(storage, _Storage):
         raise ValueError("a tensor without a storage")
-    return _Tensor(storage, offset, tuple(shape), tuple(strides))
+    return Tensor(storage, offset, tuple(shape), tuple(strides))
 
 
 def _rebuild_parameter(tensor: Any, *_: Any) -> Any:
@@ -111,10 +143,9 @@ _KNOWN: dict[tuple[str, str], Any] = {
 
 
 class _Reader(pickle.Unpickler):
-    def __init__(self, file: io.BytesIO, archive: zipfile.ZipFile, root: str):
+    def __init__(self, file: io.BytesIO, path: pathlib.Path, root: str):
         super().__init__(file)
-        self._archive, self._root = archive, root
-        self._storages: dict[str, _Storage] = {}
+        self._path, self._root = path, root
 
     def find_class(self, module_name: str, global_name: str) -> Any:
         """What a name stands for; nothing is imported."""
@@ -127,24 +158,28 @@ class _Reader(pickle.Unpickler):
         word, kind, key, _, length = pid
         if word != "storage" or not isinstance(kind, _Kind):
             raise pickle.UnpicklingError("it names something stored that is no tensor")
-        if key not in self._storages:
-            self._storages[key] = _Storage(np.frombuffer(self._archive.read(f"{self._root}data/{key}"), kind.dtype))
-        if (size := self._storages[key].values.size) != length:
-            raise pickle.UnpicklingError(f"storage {key} has {size} numbers of {length}")
-        return self._storages[key]
+        return _Storage(functools.partial(_numbers, self._path, f"{self._root}data/{key}", kind.dtype, length))
 
 
-def _plain(value: Any, seen: dict[int, Any]) -> Any:
-    """The same with arrays for tensors. A container that holds itself is refused."""
-    if isinstance(value, _Tensor):
-        return value.array()
+def _numbers(path: pathlib.Path, name: str, dtype: np.dtype, length: int) -> np.ndarray:
+    with zipfile.ZipFile(path) as archive:
+        numbers = np.frombuffer(archive.read(name), dtype)
+    if numbers.size != length:
+        raise ValueError(f"{name} has {numbers.size} numbers of {length}")
+    return numbers
+
+
+def _plain(value: Any, seen: dict[int, Any], made: Callable[[Tensor], Any]) -> Any:
+    """The same with what `made` gives for tensors. A container that holds itself is refused."""
+    if isinstance(value, Tensor):
+        return made(value)
     if isinstance(value, dict | list | tuple):
         if id(value) in seen:
             raise ValueError("a container that holds itself")
         inside = seen | {id(value): value}
         if isinstance(value, dict):
-            return {key: _plain(each, inside) for key, each in value.items()}
-        return [_plain(each, inside) for each in value]
+            return {key: _plain(each, inside, made) for key, each in value.items()}
+        return [_plain(each, inside, made) for each in value]
     if value is None or isinstance(value, str | int | float | bool):
         return value
     raise ValueError(f"a {type(value).__name__}, which is no part of a file of tensors")

@@ -19,12 +19,15 @@ import safetensors.numpy
 from prompt_tuning import assets
 from prompt_tuning.errors import UserError
 from prompt_tuning.files import atomic_write
-from prompt_tuning.interop import decoder_configs, decoders, huggingface, llama2c, safetensors_file, t5x, whisper
+from prompt_tuning.interop import decoder_configs, decoders, huggingface, llama2c, pytorch_files, safetensors_file, t5x, whisper
 from prompt_tuning.interop.sources import Recipe, Source, check, check_copies, equal, fill, names_and_shapes, pieces
 from prompt_tuning.models.decoder_layers import DecoderConfig
 from prompt_tuning.models.t5 import T5Config
 
-_KINDS = "a folder with model.safetensors (ours or Hugging Face's), a .safetensors file, a T5X checkpoint folder, or a llama2.c .bin file"
+_KINDS = (
+    "a folder with model.safetensors (ours or Hugging Face's) or pytorch_model.bin, such a file, "
+    "a T5X checkpoint folder, or a llama2.c .bin file"
+)
 # Fields whose wrong value changes the results without changing any shape, and those whose value shapes tell less clearly.
 _NOT_COMPARED = ("dropout_rate", "dtype", "param_dtype", "unroll_layers", "remat", "tied")
 
@@ -64,7 +67,7 @@ def _plan(path: str, config: Any, abstract: Mapping[str, Any]) -> tuple[Source, 
         _compare(stated_fields(path), config, str(found))
         source = llama2c.open_model(found)
         return source, *llama2c.recipes(source, abstract)
-    source = _open_safetensors(found)
+    source = _open_files(found)
     _compare(stated_fields(path), config, source.where)
     if whisper.is_huggingface(source.shapes):
         return source, *whisper.recipes(source, abstract)
@@ -119,7 +122,7 @@ def read_config(path: str) -> T5Config | DecoderConfig:
     if not kinds:
         raise UserError(f"the base at {path} is no T5 and no decoder-only model: give it as BASE_CHECKPOINT as it is")
     if kinds[0] is T5Config and "tied" not in fields:
-        fields["tied"] = _tied(_open_safetensors(found))
+        fields["tied"] = _tied(_open_files(found))
     return kinds[0](**fields)
 
 
@@ -195,50 +198,56 @@ def _compare(stated: Mapping[str, Any], config: Any, where: str) -> None:
             )
 
 
-def _open_safetensors(found: pathlib.Path) -> Source:
+def _open_files(found: pathlib.Path) -> Source:
+    """The entries of safetensors files, or of what torch.save wrote."""
     folder = found if found.is_dir() else found.parent
     shapes: dict[str, tuple[int, ...]] = {}
     file_of: dict[str, str] = {}
+    pickled: dict[str, pytorch_files.Tensor] = {}
     for file in _files(found):
+        if not file.is_file():
+            raise UserError(f"truncated checkpoint: {file.name}, named in the index, is not in {folder}: copy it again")
+        if file.suffix == ".bin":
+            pickled |= (held := pytorch_files.tensors(file))
+            shapes |= {entry: tensor.shape for entry, tensor in held.items()}
+            file_of |= dict.fromkeys(held, file.name)
+            continue
         try:
-            with safetensors.safe_open(file, framework="numpy") as held:
-                for entry in held.keys():  # noqa: SIM118
-                    shapes[entry] = tuple(held.get_slice(entry).get_shape())
+            with safetensors.safe_open(file, framework="numpy") as opened:
+                for entry in opened.keys():  # noqa: SIM118
+                    shapes[entry] = tuple(opened.get_slice(entry).get_shape())
                     file_of[entry] = file.name
-        except FileNotFoundError:
-            raise UserError(f"truncated checkpoint: {file.name}, named in the index, is not in {folder}: copy it again") from None
         except (safetensors.SafetensorError, OSError) as error:
             raise UserError(f"cannot read {file}: truncated or not safetensors ({error}): copy it again") from error
 
     def read(entry: str) -> np.ndarray:
+        file = folder / file_of[entry]
+        if entry in pickled:
+            return pytorch_files.read(pickled[entry], file)
         # The pages that were read count as memory for as long as the file is open.
-        with safetensors.safe_open(folder / file_of[entry], framework="numpy") as held:
-            return held.get_tensor(entry)
+        with safetensors.safe_open(file, framework="numpy") as opened:
+            return opened.get_tensor(entry)
 
     return Source(where=str(found), shapes=shapes, read=read, file_of=lambda entry: file_of[entry])
 
 
 def _files(found: pathlib.Path) -> list[pathlib.Path]:
-    """The safetensors files of a checkpoint: one, or those an index names."""
+    """The files of a checkpoint: one, or those an index names."""
     if found.is_file():
-        if found.suffix != ".safetensors":
+        if found.suffix != ".safetensors" and not (found.suffix == ".bin" and found.name.startswith("pytorch_model")):
             raise UserError(f"not a base checkpoint: wanted {_KINDS}, got the file {found}")
         return [found]
-    index = found / "model.safetensors.index.json"
-    if (found / "model.safetensors").is_file():
-        return [found / "model.safetensors"]
-    if index.is_file():
-        try:
-            names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
-        except (ValueError, KeyError, AttributeError) as error:
-            raise UserError(f"cannot read {index}: not an index of safetensors files ({error}): copy it again") from error
-        return [found / name for name in names]
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        if (found / name).is_file():
+            return [found / name]
+        index = found / f"{name}.index.json"
+        if index.is_file():
+            try:
+                names = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
+            except (ValueError, KeyError, AttributeError) as error:
+                raise UserError(f"cannot read {index}: not an index of a model's files ({error}): copy it again") from error
+            return [found / name for name in names]
     there = sorted(file.name for file in found.iterdir())
-    if pickled := [name for name in there if name.startswith("pytorch_model") and name.endswith(".bin")]:
-        raise UserError(
-            f"not a base checkpoint: {found / pickled[0]} is a pickle, which may run any code when read: save the model as safetensors "
-            "(save_pretrained(..., safe_serialization=True)) and give that folder"
-        )
     if steps := [name for name in there if t5x.is_checkpoint(found / name)]:
         raise UserError(f"not a base checkpoint: {found} holds T5X checkpoints; give one of them, as {found / steps[-1]}")
     got = ", ".join(there[:5]) if there else "an empty folder"

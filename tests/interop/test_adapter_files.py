@@ -99,11 +99,11 @@ def test_a_damaged_file_is_refused_or_read(tmp_path_factory, data):
 
 
 def test_a_view_beyond_its_storage_is_refused(tmp_path):
-    reader = pytorch_files._Tensor(pytorch_files._Storage(np.arange(6.0)), 0, (2, 3), (3, 1))
+    reader = pytorch_files.Tensor(pytorch_files._Storage(lambda: np.arange(6.0)), 0, (2, 3), (3, 1))
     np.testing.assert_array_equal(reader.array(), np.arange(6.0).reshape(2, 3))
     for offset, shape, strides in ((1, (2, 3), (3, 1)), (0, (2, 3), (4, 1)), (-1, (2,), (1,)), (0, (2,), (1, 1)), (0, (10**9,), (0,))):
         with pytest.raises(ValueError, match="tensor"):
-            pytorch_files._Tensor(pytorch_files._Storage(np.arange(6.0)), offset, shape, strides).array()
+            pytorch_files.Tensor(pytorch_files._Storage(lambda: np.arange(6.0)), offset, shape, strides).array()
     with pytest.raises(UserError, match="not a file of tensors that torch.save wrote"):
         torch.save({"a": torch.ones(2)}, tmp_path / "old.pt", _use_new_zipfile_serialization=False)
         pytorch_files.load(tmp_path / "old.pt")
