@@ -1,6 +1,9 @@
 """Whisper against transformers, with and without prompts; its methods, its cache, its sizes."""
 
+import dataclasses
 import functools
+import pathlib
+import textwrap
 
 import jax
 import jax.numpy as jnp
@@ -301,3 +304,23 @@ def test_mistakes_are_named(both):
         whisper.named("whisper_tinny")
     with pytest.raises(UserError, match="multiple of num_heads"):
         whisper.WhisperConfig(d_model=10, num_heads=4)
+
+
+# The guide.
+
+
+def test_the_guide_runs(tmp_path):
+    guide = (pathlib.Path(__file__).resolve().parents[2] / "docs" / "whisper.md").read_text()
+    code = textwrap.dedent("".join(line + "\n" for line in guide.splitlines() if line.startswith("    ")))
+    config = dataclasses.replace(CONFIG, vocab_size=51865, d_model=8, num_heads=2, num_encoder_layers=1, num_decoder_layers=1, mels=80)
+    config = dataclasses.replace(config, source_positions=1500, target_positions=448)
+    tiny_whisper.huggingface_model(config).save_pretrained(tmp_path)
+    given = {"folder": str(tmp_path), "samples": np.sin(np.arange(8000) / 9.0), "ids": [7, 8, 50257]}
+    exec(code, given)
+    assert given["logits"].shape == (1, 3 + 64, 51865) and np.isfinite(given["logits"]).all()
+    assert set(trainable.named(nnx.to_pure_dict(given["tuned"]))) == {
+        f"{stack}/layers/{block}/attention/{part}/delta/{side}"
+        for stack, block in (("encoder", "self_attention"), ("decoder", "self_attention"), ("decoder", "cross_attention"))
+        for part in ("query", "value")
+        for side in ("down", "up")
+    }
