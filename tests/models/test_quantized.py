@@ -2,6 +2,11 @@
 
 import dataclasses
 import functools
+import json
+import os
+import pathlib
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -407,3 +412,47 @@ def test_other_numbers_are_refused():
 def test_saving_a_quantized_base_is_refused():
     with pytest.raises(UserError, match="save_base: .*quantized"):
         tiny_experiment(method=Full(), save_base=True, base_quantization="nf4")
+
+
+# Several devices.
+
+SCRIPT = """
+import json
+import re
+import jax
+from prompt_tuning import assembly, training
+from prompt_tuning.data import features
+from prompt_tuning.sharding import Mesh
+from tests.models.test_quantized import CONFIG, METHODS
+from tests.tiny_experiment import tiny_experiment
+
+assert jax.device_count() == 8
+found = {}
+for mesh in (Mesh(1, 1), Mesh(2, 4)):
+    settings = tiny_experiment(model=CONFIG, method=METHODS["lora"], base_quantization="nf4", mesh=mesh, batch_size=4)
+    built = assembly.assemble(settings)
+    ready = training.trainer(settings, built)
+    example = {"inputs": [5, 6, 7], "targets": [8, 1]}
+    batch = training.on_devices(features.layout([example] * 4, input_length=6, target_length=3), built.mesh)
+    step = ready.step.lower(ready.state, built.frozen, batch).compile()
+    state, losses = ready.state, []
+    for _ in range(3):
+        state, metrics = step(state, built.frozen, batch)
+        jax.block_until_ready(state)  # One program in flight: many devices on few cores would wait for each other.
+        losses.append(float(metrics["loss"]))
+    gathered = [line for line in step.as_text().splitlines() if re.search("u8.*all-gather", line)]
+    found[f"{mesh.data}x{mesh.model}"] = [losses, len(gathered)]
+print("FOUND " + json.dumps(found))
+"""
+
+
+@pytest.mark.slow
+def test_eight_devices_train_as_one_and_gather_no_kernel():
+    env = os.environ | {"JAX_NUM_CPU_DEVICES": "8", "NPROC": "32", "JAX_PLATFORMS": "cpu"}
+    root = pathlib.Path(__file__).resolve().parents[2]
+    done = subprocess.run([sys.executable, "-c", SCRIPT], cwd=root, env=env, text=True, capture_output=True, timeout=900)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("FOUND "))[len("FOUND ") :])
+    (alone, _), (together, gathered) = found["1x1"], found["2x4"]
+    assert len(set(alone)) == 3 and gathered == 0
+    np.testing.assert_allclose(together, alone, rtol=2e-5)
