@@ -14,17 +14,18 @@ Axes: B batch (examples), C choices, R rows (example-choice pairs), S source len
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prompt_tuning import decoding, losses, mixed_tasks
+from prompt_tuning import decoding, evaluation_batches, losses, mixed_tasks
 from prompt_tuning.data import features, metrics, mixtures
 from prompt_tuning.decoding import GREEDY, Decoding
 from prompt_tuning.errors import UserError
+from prompt_tuning.evaluation_batches import Lengths
 
 Example = Mapping[str, Any]
 Batch = dict[str, np.ndarray]
@@ -41,15 +42,6 @@ class Vocabulary(Protocol):
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of token ids."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Lengths:
-    """What shapes an example: most input tokens (longer ones are cut), most generated tokens, and where the prompt stands."""
-
-    input_length: int
-    target_length: int
-    prompt: features.PromptLayout = dataclasses.field(default_factory=features.PromptLayout)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -251,18 +243,20 @@ def score_choices(
       include_eos: whether a choice's end token is scored.
     """
     scores: list[np.ndarray] = [np.zeros(0, np.float32)] * len(examples)
-    input_lengths = [_bucket(len(example["inputs"]), 32, lengths.input_length) for example in examples]
+    input_lengths = [evaluation_batches.bucket(len(example["inputs"]), 32, lengths.input_length) for example in examples]
     longest = [max(len(choice) for choice in own) for own in choices]
-    for chosen, count in _batches(input_lengths, batch_size):
-        encoder = _encoder_batch([examples[i] for i in chosen], max(input_lengths[i] for i in chosen), lengths)
+    for chosen, count in evaluation_batches.batches(input_lengths, batch_size):
+        encoder = evaluation_batches.encoder_batch([examples[i] for i in chosen], max(input_lengths[i] for i in chosen), lengths)
         pairs = [(position, choice) for position, i in enumerate(chosen) for choice in choices[i]]
         # A multiple of the rows keeps the number of shapes small where the number of choices varies from example to example.
         pairs += [pairs[-1]] * (-len(pairs) % len(chosen))
-        decoder = _decoder_batch([choice for _, choice in pairs], _bucket(max(longest[i] for i in chosen), 8, None), lengths)
+        decoder = evaluation_batches.decoder_batch(
+            [choice for _, choice in pairs], evaluation_batches.bucket(max(longest[i] for i in chosen), 8, None), lengths
+        )
         if not include_eos:
             decoder["decoder_loss_weights"] = decoder["decoder_loss_weights"] * (decoder["decoder_target_tokens"] != features.EOS_ID)
         owner_R = np.array([position for position, _ in pairs], np.int32)
-        sums_R, counts_R = _score_rows(*parts, encoder | decoder, owner_R, shared=_shared_columns(encoder, lengths))
+        sums_R, counts_R = _score_rows(*parts, encoder | decoder, owner_R, shared=evaluation_batches.shared_columns(encoder, lengths))
         if normalisation == "length":
             sums_R = sums_R / jnp.maximum(counts_R, 1.0)
         scores_R = np.asarray(sums_R)
@@ -279,12 +273,15 @@ def log_likelihoods(parts: Parts, examples: Sequence[Example], *, lengths: Lengt
     Targets are never cut; inputs are cut to the input length.
     """
     sums, counts = np.zeros(len(examples), np.float32), np.zeros(len(examples), np.int32)
-    sizes = [(_bucket(len(e["inputs"]), 32, lengths.input_length), _bucket(len(e["targets"]), 8, None)) for e in examples]
-    for chosen, count in _batches(sizes, batch_size):
+    sizes = [
+        (evaluation_batches.bucket(len(e["inputs"]), 32, lengths.input_length), evaluation_batches.bucket(len(e["targets"]), 8, None))
+        for e in examples
+    ]
+    for chosen, count in evaluation_batches.batches(sizes, batch_size):
         rows = [examples[i] for i in chosen]
-        encoder = _encoder_batch(rows, max(sizes[i][0] for i in chosen), lengths)
-        decoder = _decoder_batch([row["targets"] for row in rows], max(sizes[i][1] for i in chosen), lengths)
-        sums_B, counts_B = _score_rows(*parts, encoder | decoder, None, shared=_shared_columns(encoder, lengths))
+        encoder = evaluation_batches.encoder_batch(rows, max(sizes[i][0] for i in chosen), lengths)
+        decoder = evaluation_batches.decoder_batch([row["targets"] for row in rows], max(sizes[i][1] for i in chosen), lengths)
+        sums_B, counts_B = _score_rows(*parts, encoder | decoder, None, shared=evaluation_batches.shared_columns(encoder, lengths))
         sums[chosen[:count]] = np.asarray(sums_B)[:count]
         counts[chosen[:count]] = np.asarray(counts_B)[:count].astype(np.int32)
     return sums, counts
@@ -339,10 +336,10 @@ def generate_tokens(
     Raises UserError where the model has a prompt in the decoder and `settings` no start token for it to stand beside.
     """
     generated: list[list[int]] = [[] for _ in examples]
-    sizes = [_bucket(len(example["inputs"]), 32, lengths.input_length) for example in examples]
-    for chosen, count in _batches(sizes, batch_size):
-        batch = _encoder_batch([examples[i] for i in chosen], max(sizes[i] for i in chosen), lengths)
-        batch |= _decoder_start(len(chosen), lengths.prompt, settings)
+    sizes = [evaluation_batches.bucket(len(example["inputs"]), 32, lengths.input_length) for example in examples]
+    for chosen, count in evaluation_batches.batches(sizes, batch_size):
+        batch = evaluation_batches.encoder_batch([examples[i] for i in chosen], max(sizes[i] for i in chosen), lengths)
+        batch |= evaluation_batches.decoder_start(len(chosen), lengths.prompt, settings)
         keys_B = None
         if settings.temperature > 0.0:
             keys_B = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(jax.random.key(seed), jnp.asarray(chosen + first_row))
@@ -353,62 +350,12 @@ def generate_tokens(
                 keys_B,
                 max_tokens=max_tokens or lengths.target_length,
                 settings=settings,
-                shared=_shared_columns(batch, lengths),
+                shared=evaluation_batches.shared_columns(batch, lengths),
             )
         )
         for position, i in enumerate(chosen[:count]):
             generated[i] = decoding.without_end(tokens_BT[position], eos_ids=settings.eos_ids, pad_id=settings.pad_id)
     return generated
-
-
-def _bucket(length: int, smallest: int, largest: int | None) -> int:
-    """The least power of two that is at least `length` and `smallest`, and at most `largest`."""
-    size = max(smallest, 1 << max(length - 1, 0).bit_length())
-    return size if largest is None else min(size, largest)
-
-
-def _batches(sizes: Sequence[Any], batch_size: int) -> Iterator[tuple[np.ndarray, int]]:
-    """Indices in order of size, in batches of equal length, and how many of them count: the rest are copies of the last."""
-    order = np.array(sorted(range(len(sizes)), key=lambda i: sizes[i]), np.int64)
-    rows = min(batch_size, _bucket(len(order), 1, None))
-    for start in range(0, len(order), rows):
-        chosen = order[start : start + rows]
-        yield np.concatenate([chosen, np.repeat(chosen[-1:], rows - len(chosen))]), len(chosen)
-
-
-def _encoder_batch(examples: Sequence[Example], input_length: int, lengths: Lengths) -> Batch:
-    own = [{"task": example["task"]} if "task" in example else {} for example in examples]
-    rows = [{"inputs": example["inputs"], "targets": [features.EOS_ID]} | task for example, task in zip(examples, own, strict=True)]
-    laid = features.layout(rows, input_length=input_length, target_length=1, prompt=lengths.prompt)
-    kept = {name: value for name, value in laid.items() if name.startswith("encoder_")}
-    if all(isinstance(task.get("task"), int) for task in own):
-        kept["task_ids"] = np.array([task["task"] for task in own], np.int32)
-    return kept
-
-
-def _decoder_batch(targets: Sequence[Sequence[int]], target_length: int, lengths: Lengths) -> Batch:
-    rows = [{"inputs": [features.EOS_ID], "targets": list(target), "task": 0} for target in targets]
-    laid = features.layout(rows, input_length=1, target_length=target_length, prompt=lengths.prompt)
-    return {name: value for name, value in laid.items() if name.startswith("decoder_")}
-
-
-def _decoder_start(rows: int, prompt: features.PromptLayout, settings: Decoding) -> Batch:
-    """What the decoder starts with where it has a prompt; nothing where the start token alone says it."""
-    if not prompt.decoder_length:
-        return {}
-    if settings.start_id is None:
-        raise UserError(
-            "Decoding.start_id: wanted a token, beside which the prompt of the decoder stands, got None; set it, or prompt the inputs"
-        )
-    tokens_T, slots_T = features.decoder_start(prompt)
-    tokens_T = np.where(slots_T == features.TOKEN_SLOT, settings.start_id, tokens_T).astype(np.int32)
-    return {"decoder_start_tokens": np.tile(tokens_T, (rows, 1)), "decoder_start_slots": np.tile(slots_T, (rows, 1))}
-
-
-def _shared_columns(batch: Batch, lengths: Lengths) -> int:
-    """The length of a prompt that stands at the beginning of all rows, or 0. (Not of whatever they share: each length is compiled anew.)"""
-    length, names = lengths.prompt.encoder_length, ("encoder_input_tokens", "encoder_prompt_slots", "encoder_segment_ids")
-    return length if length and all((batch[name][:, :length] == batch[name][:1, :length]).all() for name in names) else 0
 
 
 @functools.partial(jax.jit, static_argnums=0, static_argnames="shared")

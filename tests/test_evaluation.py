@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from prompt_tuning import evaluation
+from prompt_tuning import evaluation, evaluation_batches
 from prompt_tuning.data import features
 from prompt_tuning.data.features import EOS_ID, PromptLayout
 from prompt_tuning.decoding import Decoding
@@ -131,13 +131,13 @@ def test_sampling_a_stream_in_pieces_draws_what_the_whole_draws():
 
 
 def test_a_prompt_is_read_once_for_all_rows_only_where_they_have_the_same():
-    batch = evaluation._encoder_batch(examples(4), 64, LENGTHS)
-    assert evaluation._shared_columns(batch, LENGTHS) == PROMPT.encoder_length
+    batch = evaluation_batches.encoder_batch(examples(4), 64, LENGTHS)
+    assert evaluation_batches.shared_columns(batch, LENGTHS) == PROMPT.encoder_length
     other = batch["encoder_prompt_slots"].copy()
     other[2, :3] += 3  # Another task's rows.
-    assert evaluation._shared_columns(batch | {"encoder_prompt_slots": other}, LENGTHS) == 0
+    assert evaluation_batches.shared_columns(batch | {"encoder_prompt_slots": other}, LENGTHS) == 0
     suffix = Lengths(input_length=64, target_length=8, prompt=PromptLayout(encoder_length=3, placement="suffix"))
-    assert evaluation._shared_columns(evaluation._encoder_batch(examples(4), 64, suffix), suffix) == 0
+    assert evaluation_batches.shared_columns(evaluation_batches.encoder_batch(examples(4), 64, suffix), suffix) == 0
 
 
 def test_texts_are_cut_before_a_stop_string():
