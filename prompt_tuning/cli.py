@@ -342,7 +342,8 @@ class _Scan:
             if name not in self.macros and not name.startswith("gin."):
                 raise UserError(f"{where}: {name} has no value{_nearest(name, self.macros)}; set it with --gin.{name}=VALUE")
         for name, (_, where) in self.macros.items():
-            if name in self._used or where.startswith("defaults.gin"):
+            # The configuration that a run keeps holds macros, too, that a binding has put out of use.
+            if name in self._used or where.startswith("defaults.gin") or pathlib.Path(where.rpartition(":")[0]).name == RUN_CONFIG:
                 continue
             if name in standard:
                 if where.startswith("--gin."):

@@ -89,7 +89,15 @@ def test_includes_and_search_paths(whole, tmp_path, monkeypatch):
 
 def test_the_kept_configuration_gives_the_same_experiment(whole, tmp_path, monkeypatch):
     seen = []
-    flags = ["--gin.TRAIN_STEPS=12", "--gin.sizes.named.dtype='bfloat16'", f"--workdir={tmp_path}"]
+    more = write(tmp_path, "from prompt_tuning.methods import prompt\nROWS = 3\nprompt.Prompt.length = %ROWS\n")
+    # The last binding puts ROWS out of use.
+    flags = [
+        f"--gin_file={more}",
+        "--gin.TRAIN_STEPS=12",
+        "--gin.prompt.Prompt.length=4",
+        "--gin.sizes.named.dtype='bfloat16'",
+        f"--workdir={tmp_path}",
+    ]
     cli.main(lambda experiment, flags: seen.append((experiment, flags.gin_config)), "", argv=[f"--gin_file={whole}", *flags])
     (tmp_path / cli.RUN_CONFIG).write_text(seen[0][1])
     cli.main(lambda experiment, _: seen.append((experiment, "")), "", argv=[f"--workdir={tmp_path}"])
