@@ -42,6 +42,7 @@ format: $(VENV)/.test-stamp
 
 benchmark: $(VENV)/.test-stamp
 	$(BIN)/python -m benchmarks.train_step
+	$(BIN)/python -m benchmarks.generate
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

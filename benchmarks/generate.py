@@ -18,7 +18,6 @@ Run it while nothing else does: PyTorch slows down tenfold on shared cores.
 """
 
 import argparse
-import csv
 import dataclasses
 import json
 import os
@@ -26,7 +25,6 @@ import pathlib
 import platform
 import resource
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -35,8 +33,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks import train_step
-from benchmarks.train_step import DTYPES, SIDES, STARTED, THREADS
+from benchmarks.side_by_side import DTYPES, SIDES, STARTED, THREADS, keep, measure, table
 
+MODULE = "benchmarks.generate"
 RESULTS = pathlib.Path(__file__).parent / "results" / "generate.csv"
 
 
@@ -181,30 +180,6 @@ def timed(case: Case, run: Any) -> dict[str, Any]:
     return {"first": first, "seconds": times, "tokens": tokens_BT.tolist()}
 
 
-def measure(folder: pathlib.Path, case: Case) -> dict[str, Any]:
-    """Runs one measurement in a process of its own, of two threads on the first two cores, whatever the machine has."""
-    environment = os.environ | {"OMP_NUM_THREADS": str(THREADS), "MKL_NUM_THREADS": str(THREADS), "HF_HUB_OFFLINE": "1"}
-    environment |= {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "0", "TOKENIZERS_PARALLELISM": "false"}
-    environment["XDG_CACHE_HOME"] = str(folder / "cache")
-    if case.side == "PyTorch":
-        # Freed memory is kept, as ours does for itself.
-        environment |= {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "-1", "MALLOC_TOP_PAD_": "268435456"}
-    what = json.dumps(dataclasses.asdict(case))
-    command = [sys.executable, "-m", "benchmarks.generate", "--worker", what, "--folder", str(folder)]
-    cores = sorted(os.sched_getaffinity(0))[:THREADS]
-    done = subprocess.run(
-        command,
-        env=environment | {STARTED: str(time.monotonic())},
-        capture_output=True,
-        text=True,
-        check=False,
-        preexec_fn=lambda: os.sched_setaffinity(0, cores),
-    )
-    if done.returncode:
-        raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-4000:]}")
-    return json.loads(done.stdout.strip().splitlines()[-1])
-
-
 def cases(quick: bool) -> list[Case]:
     """All cases; those to be compared stand side by side."""
     small = {"batch_size": 3, "input_length": 8, "new_tokens": 4, "prompt_length": 5, "repeats": 1, "tiny": True} if quick else {}
@@ -262,7 +237,7 @@ def main() -> None:
         runs: dict[Case, list[dict]] = {case: [] for case in chosen}
         for number in range(rounds):
             for case in chosen if number % 2 == 0 else reversed(chosen):
-                runs[case].append(measure(folder, case))
+                runs[case].append(measure(MODULE, dataclasses.asdict(case), folder))
                 seconds = median_seconds(runs[case][-1:])
                 line = f"round {number + 1}: {case.prompts} {case.side} {case.dtype}: {seconds:.3f} s a batch"
                 print(line, file=sys.stderr, flush=True)
@@ -275,16 +250,11 @@ def main() -> None:
         rows.append(row(case, runs[case], reference))
         if case.dtype == "float32" and rows[-1]["same_tokens"] not in (1.0, ""):
             raise SystemExit(f"the sides do not write the same: {case.prompts} {case.side}, {rows[-1]['same_tokens']:.3f} of the tokens")
-    print(train_step.table(rows))
+    print(table(rows))
     print(f"{platform.machine()}, {THREADS} threads")
     output = flags.output or (None if flags.quick else RESULTS)
     if output is not None:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with open(output, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
-        print(f"wrote {output}")
+        keep(rows, output)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ Run it while nothing else does: PyTorch slows down tenfold on shared cores.
 """
 
 import argparse
-import csv
 import dataclasses
 import json
 import math
@@ -28,19 +27,17 @@ import pathlib
 import platform
 import resource
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 
 import numpy as np
 
+from benchmarks.side_by_side import DTYPES, SIDES, STARTED, THREADS, keep, measure, table
+
+MODULE = "benchmarks.train_step"
 RESULTS = pathlib.Path(__file__).parent / "results" / "train_step.csv"
-THREADS = 2
-SIDES = ("prompt_tuning", "PyTorch")
-DTYPES = ("float32", "bfloat16")
 PRODUCT = 2048
-STARTED = "BENCHMARK_STARTED"  # Environment: time.monotonic() when the process was asked for; the clock is the machine's.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -264,30 +261,6 @@ def product_rate(side: str, dtype: str) -> float:
     return 2 * PRODUCT**3 / min(times)
 
 
-def measure(folder: pathlib.Path, **what: object) -> dict:
-    """Runs one measurement in a process of its own."""
-    environment = os.environ | {"OMP_NUM_THREADS": str(THREADS), "MKL_NUM_THREADS": str(THREADS), "HF_HUB_OFFLINE": "1"}
-    environment |= {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "0", "TOKENIZERS_PARALLELISM": "false"}
-    environment["XDG_CACHE_HOME"] = str(folder / "cache")
-    if what.get("side") == "PyTorch":
-        # Freed memory is kept, as ours does for itself: page faults take a third of a step at 512 tokens.
-        environment |= {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "-1", "MALLOC_TOP_PAD_": "268435456"}
-    command = [sys.executable, "-m", "benchmarks.train_step", "--worker", json.dumps(what), "--folder", str(folder)]
-    # A process of two threads on the first two cores, whatever the machine has.
-    cores = sorted(os.sched_getaffinity(0))[:THREADS]
-    done = subprocess.run(
-        command,
-        env=environment | {STARTED: str(time.monotonic())},
-        capture_output=True,
-        text=True,
-        check=False,
-        preexec_fn=lambda: os.sched_setaffinity(0, cores),
-    )
-    if done.returncode:
-        raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-4000:]}")
-    return json.loads(done.stdout.strip().splitlines()[-1])
-
-
 def work(what: dict, folder: pathlib.Path) -> None:
     """The measuring process."""
     if "method" not in what:
@@ -348,11 +321,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = pathlib.Path(temporary)
         write_weights(chosen[0], folder)
-        peak = {dtype: max(measure(folder, side=side, dtype=dtype)["rate"] for side in SIDES) for dtype in DTYPES}
+        peak = {dtype: max(measure(MODULE, {"side": side, "dtype": dtype}, folder)["rate"] for side in SIDES) for dtype in DTYPES}
         runs: dict[Case, list[dict]] = {case: [] for case in chosen}
         for number in range(rounds):
             for case in chosen if number % 2 == 0 else reversed(chosen):
-                runs[case].append(measure(folder, **dataclasses.asdict(case)))
+                runs[case].append(measure(MODULE, dataclasses.asdict(case), folder))
                 last = runs[case][-1]
                 line = f"round {number + 1}: {case.method} {case.input_length}/{case.target_length} {case.side} {case.dtype}"
                 print(f"{line}: {statistics.median(last['steps']):.3f} s a step, loss {last['loss']:.5f}", file=sys.stderr, flush=True)
@@ -377,19 +350,7 @@ def main() -> None:
     print(f"{platform.machine()}, {THREADS} threads; {PRODUCT}-cubed product at best: {rates}")
     output = flags.output or (None if flags.quick else RESULTS)
     if output is not None:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with open(output, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, [*rows[0], "peak_gflops"])
-            writer.writeheader()
-            writer.writerows(line | {"peak_gflops": round(peak[str(line["dtype"])] / 1e9)} for line in rows)
-        print(f"wrote {output}")
-
-
-def table(rows: list[dict[str, object]]) -> str:
-    """The results as text."""
-    lines = [list(rows[0]), *([str(value) for value in line.values()] for line in rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
+        keep([line | {"peak_gflops": round(peak[str(line["dtype"])] / 1e9)} for line in rows], output)
 
 
 if __name__ == "__main__":
