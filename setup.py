@@ -32,6 +32,7 @@ setuptools.setup(
         "seqio>=0.0.20",
         "tensorflow>=2.21,<2.22",
         "tensorflow-datasets>=4.9.10",
+        "etils",
         "importlib_resources",  # tensorflow-datasets imports it and does not ask for it.
         "sentencepiece>=0.2",
         "gin-config>=0.5.0",

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
-from prompt_tuning.data import features
+from prompt_tuning.data import features, lazy_imports
 from prompt_tuning.data.prefetch import Prefetched
 from prompt_tuning.errors import UserError
 
@@ -324,6 +324,7 @@ def training_batches(
             f"batch_size: wanted a positive multiple of {shards} (the number of data shards), got {batch_size}; mend BATCH_SIZE"
         )
     rows = batch_size // shards
+    lazy_imports.keep_apart()
 
     def make() -> Iterator[features.Batch]:
         loaded = vocabulary() if callable(vocabulary) else vocabulary
