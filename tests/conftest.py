@@ -1,6 +1,5 @@
 """What every test runs under: quiet third parties, one shared compilation cache, and no silent rank promotion."""
 
-import gc
 import os
 import pathlib
 import sys
@@ -27,4 +26,3 @@ def _programs_are_dropped():
     yield
     if "jax" in sys.modules:
         sys.modules["jax"].clear_caches()
-        gc.collect()
