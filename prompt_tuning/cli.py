@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from prompt_tuning import environment, fields
-from prompt_tuning.errors import UserError
+from prompt_tuning.errors import UserError, one_line, reported
 
 if TYPE_CHECKING:
     from prompt_tuning.experiment import Experiment
@@ -60,14 +60,12 @@ def main(
     flags = parser.parse_args(_rewritten(sys.argv[1:] if argv is None else argv, parser))
     environment.settle()
     try:
-        if not flags.gin_file and flags.workdir and (pathlib.Path(flags.workdir) / RUN_CONFIG).is_file():
-            flags.gin_file = [os.path.abspath(pathlib.Path(flags.workdir) / RUN_CONFIG)]
-        experiment = load_experiment(flags.gin_file, flags.gin_bindings, search_paths=flags.gin_search_paths, fallbacks=fallbacks)
-        flags.gin_config = _config_text()
-        run(experiment, flags)
-    except UserError as error:
-        print(f"error: {_one_line(error)}", file=sys.stderr)
-        sys.exit(2)
+        with reported():
+            if not flags.gin_file and flags.workdir and (pathlib.Path(flags.workdir) / RUN_CONFIG).is_file():
+                flags.gin_file = [os.path.abspath(pathlib.Path(flags.workdir) / RUN_CONFIG)]
+            experiment = load_experiment(flags.gin_file, flags.gin_bindings, search_paths=flags.gin_search_paths, fallbacks=fallbacks)
+            flags.gin_config = _config_text()
+            run(experiment, flags)
     except BrokenPipeError:  # The reader of our output, say `head`, has had enough; nothing more may be written at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
@@ -112,7 +110,7 @@ def load_experiment(
             gin.parse_config_file(_find(name, roots, "--gin_file"))
         gin.parse_config([*imports, *bindings])
     except (ValueError, NameError, AttributeError, SyntaxError, OSError) as error:  # What the scan let through.
-        raise UserError(f"gin: {_one_line(error)}") from error
+        raise UserError(f"gin: {one_line(error)}") from error
     from prompt_tuning.experiment import Experiment
 
     try:
@@ -166,10 +164,6 @@ def _rewritten(argv: Sequence[str], parser: argparse.ArgumentParser) -> list[str
         if argument.startswith("--gin.") and not re.match(r"--gin\.[^=\s]+=", argument):
             parser.error(f"{argument}: wanted --gin.NAME=VALUE in one word, as {argument.split()[0]}=10")
     return [re.sub(r"^--gin\.([^=\s]+)=(.*)$", r"--gin_bindings=\1 = \2", argument, flags=re.DOTALL) for argument in argv]
-
-
-def _one_line(error: BaseException) -> str:
-    return re.sub(r"\s*\n\s*", " ", str(error).strip())
 
 
 def _nearest(name: str, names: typing.Iterable[str]) -> str:
@@ -250,7 +244,7 @@ class _Scan:
         try:
             text = pathlib.Path(path).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{asker}: cannot read {name}: {_one_line(error)}") from error
+            raise UserError(f"{asker}: cannot read {name}: {one_line(error)}") from error
         self._open.append(path)
         shown = "defaults.gin" if path == str(_DEFAULTS) else name
         self._statements(text, {}, lambda line: f"{shown}:{line}")

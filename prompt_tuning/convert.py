@@ -17,7 +17,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from prompt_tuning import environment, files
-from prompt_tuning.errors import UserError
+from prompt_tuning.errors import reported
 
 if TYPE_CHECKING:
     from prompt_tuning.models.decoder_layers import DecoderConfig
@@ -39,11 +39,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--dtype", choices=("bfloat16", "float32"), help="of the stored weights (default: the checkpoint's own)")
     flags = parser.parse_args(argv)
     environment.settle()
-    try:
+    with reported():
         print(convert(flags.source, flags.target, dtype=flags.dtype), file=sys.stderr)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
 
 
 def convert(source: str, target: str, *, dtype: str | None = None) -> str:

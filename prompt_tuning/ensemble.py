@@ -35,8 +35,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def _flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prompts", nargs="+", default=[], metavar="FILE", help=".npy files of prompts, all of one length")
-    parser.add_argument("--split", help="train, validation or test (default: the configuration's, validation)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
+    evaluate.add_report_flags(parser)
 
 
 def _run(experiment: "Experiment", flags: argparse.Namespace) -> None:

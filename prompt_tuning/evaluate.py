@@ -167,10 +167,15 @@ def _without(settings: Any, name: str) -> Any:
     return [_without(value, name) for value in settings] if isinstance(settings, list) else settings
 
 
-def _flags(parser: argparse.ArgumentParser) -> None:
-    add_checkpoint_flag(parser)
+def add_report_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds --split and --json."""
     parser.add_argument("--split", help="train, validation or test (default: the configuration's, validation)")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
+
+
+def _flags(parser: argparse.ArgumentParser) -> None:
+    add_checkpoint_flag(parser)
+    add_report_flags(parser)
 
 
 def _run(experiment: "Experiment", flags: argparse.Namespace) -> None:

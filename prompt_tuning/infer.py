@@ -27,7 +27,7 @@ import pathlib
 import stat
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
 from prompt_tuning import cli, evaluate
@@ -83,31 +83,26 @@ def _run(experiment: "Experiment", flags: argparse.Namespace) -> None:
         rows = itertools.chain([first], rows)
         if flags.task:
             loaded = evaluate.load_tasks(experiment, list(flags.task.values()), checkpoint=flags.checkpoint)
-            rows = _numbered(rows, list(flags.task))
         else:
             loaded = evaluate.load(experiment, workdir=flags.workdir, checkpoint=flags.checkpoint)
         vocabulary = experiment.vocabulary.load()
-        for row in answer(rows, loaded, settings=experiment.evaluation, vocabulary=vocabulary, score=flags.score):
-            if flags.task:
-                row["task"] = list(flags.task)[row["task"]]
+        for row in answer(rows, loaded, settings=experiment.evaluation, vocabulary=vocabulary, score=flags.score, tasks=tuple(flags.task)):
             output.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
-def _numbered(rows: Iterable[dict[str, Any]], names: list[str]) -> Iterator[dict[str, Any]]:
-    """The rows with the place of their task's run as `task`. Raises UserError for a row of no such task."""
-    for row in rows:
-        if row.get("task") not in names:
-            got = f"task {row['task']!r}" if "task" in row else "a row without a task"
-            raise UserError(f'--task: wanted rows whose "task" is one of {", ".join(names)}, got {got}: {row["inputs"][:60]!r}')
-        yield row | {"task": names.index(row["task"])}
-
-
 def answer(
-    rows: Iterable[dict[str, Any]], loaded: "evaluate.Loaded", *, settings: "Evaluation", vocabulary: Any, score: bool
+    rows: Iterable[dict[str, Any]],
+    loaded: "evaluate.Loaded",
+    *,
+    settings: "Evaluation",
+    vocabulary: Any,
+    score: bool,
+    tasks: Sequence[str] = (),
 ) -> Iterator[dict[str, Any]]:
     """The rows, in order, each with its `prediction`, or with `log_likelihood` and `target_tokens` where scores are asked for.
 
-    Reads some batches of rows at a time, however many rows there are.
+    Reads some batches of rows at a time, however many rows there are. Where `tasks` are given, each row's `task` names one of them.
+    Raises UserError for a row of no such task.
     """
     import tqdm
 
@@ -122,10 +117,7 @@ def answer(
             goes_on = settings.decoding.start_id is None and not score
             ends = {"inputs": [] if goes_on else [EOS_ID], "targets": [EOS_ID]}
             fields = ("inputs", "targets") if score else ("inputs",)
-            examples = [
-                {field: [*vocabulary.encode(row[field]), *ends[field]] for field in fields} | {k: v for k, v in row.items() if k == "task"}
-                for row in chunk
-            ]
+            examples = [{field: [*vocabulary.encode(row[field]), *ends[field]] for field in fields} | _task_of(row, tasks) for row in chunk]
             if score:
                 sums, counts = evaluation.log_likelihoods(loaded.parts, examples, lengths=loaded.lengths, batch_size=settings.batch_size)
                 if not all(map(math.isfinite, sums)):
@@ -143,6 +135,16 @@ def answer(
             done += len(chunk)
             progress.update(len(chunk))
     print(f"{done} rows", file=sys.stderr)
+
+
+def _task_of(row: dict[str, Any], tasks: Sequence[str]) -> dict[str, Any]:
+    """The number of a row's task where tasks have names, else what the row says itself."""
+    if not tasks:
+        return {"task": row["task"]} if "task" in row else {}
+    if row.get("task") not in tasks:
+        got = f"task {row['task']!r}" if "task" in row else "a row without a task"
+        raise UserError(f'--task: wanted rows whose "task" is one of {", ".join(tasks)}, got {got}: {row["inputs"][:60]!r}')
+    return {"task": tasks.index(row["task"])}
 
 
 def read_rows(lines: Iterable[bytes], *, name: str, score: bool = False) -> Iterator[dict[str, Any]]:

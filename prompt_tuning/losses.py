@@ -62,6 +62,17 @@ def cross_entropy(
     return jnp.sum(weights_BT * loss_BT), jnp.sum(weights_BT), sums
 
 
+def per_token(
+    logits_BTV: jax.Array, targets_BT: jax.Array, *, weights_BT: jax.Array, label_smoothing: float = 0.0, z_loss: float = 0.0
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """The loss of `cross_entropy` as the mean over target tokens, with `cross_entropy` and `token_accuracy`; 0 for no token."""
+    loss_sum, weight_sum, sums = cross_entropy(
+        logits_BTV, targets_BT, weights_BT=weights_BT, label_smoothing=label_smoothing, z_loss=z_loss
+    )
+    tokens = jnp.maximum(weight_sum, 1.0)
+    return loss_sum / tokens, {"cross_entropy": sums["cross_entropy"] / tokens, "token_accuracy": sums["correct"] / tokens}
+
+
 def token_log_probs(logits_BTV: jax.Array, targets_BT: jax.Array) -> jax.Array:
     """The natural-log probability [B, T] float32 that the scores give to each target."""
     logits_BTV = logits_BTV.astype(jnp.float32)

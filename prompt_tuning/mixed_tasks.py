@@ -61,10 +61,11 @@ class MixedTasks:
     def __call__(self, batch: Batch, *, dropout_key: Array | None = None) -> Array:
         """Logits [B, T, V], as of the model; each row draws dropout from a key of its own."""
         keys_B = None if dropout_key is None else jax.random.split(dropout_key, self._task_ids_B.shape[0])
-        arrays = {name: value for name, value in batch.items() if name != "task_ids"}
-        if keys_B is None:
-            return self._mapped(lambda model, own: model(own), self._task_ids_B, arrays)
-        return self._mapped(lambda model, own, key: model(own, dropout_key=key[0]), self._task_ids_B, arrays, keys_B)
+
+        def run(model: Any, own: Batch, key: Array | None) -> Array:
+            return model(own, dropout_key=None if key is None else key[0])
+
+        return self._mapped(run, self._task_ids_B, dict(batch), keys_B)
 
     def encode(self, tokens_BS: Array, *, segment_ids_BS: Array, slots_BS: Array | None = None) -> Any:
         """What the model's `encode` gives."""
@@ -158,15 +159,10 @@ def train_step(
 
         def of_task(number: Array) -> dict[str, Array]:
             weights_BT = batch["decoder_loss_weights"] * (task_ids_B == number)[:, None]
-            loss_sum, weight_sum, sums = losses.cross_entropy(
+            loss, metrics = losses.per_token(
                 logits_BTV, batch["decoder_target_tokens"], weights_BT=weights_BT, label_smoothing=label_smoothing, z_loss=z_loss
             )
-            tokens = jnp.maximum(weight_sum, 1.0)
-            return {
-                "loss": loss_sum / tokens,
-                "cross_entropy": sums["cross_entropy"] / tokens,
-                "token_accuracy": sums["correct"] / tokens,
-            }
+            return metrics | {"loss": loss}
 
         metrics = jax.vmap(of_task)(jnp.arange(num_tasks))
         # No task's loss depends on another's variables: the gradient of the sum is each task's own.

@@ -75,16 +75,13 @@ def train_step(
     def loss_of(tuned: dict[str, Any]) -> tuple[Array, dict[str, Array]]:
         model = nnx.merge(graphdef, tuned, frozen)
         logits_BTV = model(batch, dropout_key=dropout_key)
-        loss_sum, weight_sum, sums = losses.cross_entropy(
+        loss, metrics = losses.per_token(
             logits_BTV,
             batch["decoder_target_tokens"],
             weights_BT=batch["decoder_loss_weights"],
             label_smoothing=label_smoothing,
             z_loss=z_loss,
         )
-        tokens = jnp.maximum(weight_sum, 1.0)
-        loss = loss_sum / tokens
-        metrics = {"cross_entropy": sums["cross_entropy"] / tokens, "token_accuracy": sums["correct"] / tokens}
         added = penalty(model, batch, logits_BTV)
         return (loss, metrics) if added is None else (loss + added, metrics | {"penalty": added})
 

@@ -8,13 +8,12 @@ prompt tuning leaves together: what the base has not learned, and what a prompt 
 
 import argparse
 import itertools
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from experiments import scoring
 from prompt_tuning import cli, environment
-from prompt_tuning.errors import UserError
+from prompt_tuning.errors import reported
 
 Row = Mapping[str, Any]
 # What is read, and the endings in the order of the labels.
@@ -72,11 +71,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--rows", type=int, default=300, help="test rows of each task and domain (default 300)")
     flags = parser.parse_args(argv)
     environment.settle()
-    try:
+    with reported():
         print(scoring.aligned([("task", "chance", "in domain", "out of domain"), *probe(flags.model, flags.base, flags.rows)]))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
 
 
 def probe(model: str, base: str | None, count: int) -> list[tuple[str, ...]]:

@@ -9,11 +9,10 @@ import argparse
 import json
 import pathlib
 import shutil
-import sys
 from collections.abc import Sequence
 from typing import Any
 
-from prompt_tuning.errors import UserError
+from prompt_tuning.errors import UserError, reported
 
 _SHOWN = 12
 
@@ -24,11 +23,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--run", action="append", required=True, type=pathlib.Path, help="a pretraining run; repeat in order")
     parser.add_argument("--target", required=True, type=pathlib.Path, help="the folder of the bundled base")
     flags = parser.parse_args(argv)
-    try:
+    with reported():
         publish(flags.run, flags.target)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
 
 
 def publish(runs: Sequence[pathlib.Path], target: pathlib.Path) -> None:

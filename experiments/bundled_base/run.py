@@ -13,13 +13,12 @@ import collections
 import dataclasses
 import pathlib
 import statistics
-import sys
 from collections.abc import Sequence
 from typing import Any
 
 from experiments import scoring
 from prompt_tuning import cli, environment
-from prompt_tuning.errors import UserError
+from prompt_tuning.errors import reported
 
 COLUMNS = ("task", "cluster", "seed", "majority", "bag_of_words", "prompt", "prompt_out_of_domain", "choices", "steps", "seconds")
 
@@ -36,11 +35,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--tasks", nargs="*", help="only these tasks")
     flags = parser.parse_args(argv)
     environment.settle()
-    try:
+    with reported():
         run(flags)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
 
 
 def run(flags: argparse.Namespace) -> None:

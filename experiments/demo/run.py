@@ -20,7 +20,7 @@ from typing import Any
 
 from experiments import scoring
 from prompt_tuning import cli, environment
-from prompt_tuning.errors import Interrupted, UserError
+from prompt_tuning.errors import Interrupted, reported
 
 TARGETS = ("fact_town_choice", "fact_job_choice", "arithmetic_more")
 HELD_OUT = ("facts", "arithmetic")
@@ -48,10 +48,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     flags = parser.parse_args(argv)
     environment.settle()
     try:
-        run(pathlib.Path(flags.workdir), seeds=flags.seeds, steps=flags.steps, model=flags.model)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        with reported():
+            run(pathlib.Path(flags.workdir), seeds=flags.seeds, steps=flags.steps, model=flags.model)
     except Interrupted as stop:
         print(stop, file=sys.stderr)
         sys.exit(143)

@@ -12,13 +12,12 @@ import argparse
 import collections
 import pathlib
 import statistics
-import sys
 from collections.abc import Sequence
 from typing import Any
 
 from experiments import scoring
 from prompt_tuning import cli, environment
-from prompt_tuning.errors import UserError
+from prompt_tuning.errors import UserError, reported
 
 COLUMNS = ("data", "condition", "seed", "accuracy", "f1_macro", "majority", "bag_of_words", "steps", "trained_parameters", "seconds", "run")
 CONDITIONS = ("frozen", "prompt", "full")
@@ -37,11 +36,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--model", default="t5_mini", help="the base: a file in configs/models (default t5_mini)")
     flags = parser.parse_args(argv)
     environment.settle()
-    try:
+    with reported():
         run(flags)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
 
 
 def run(flags: argparse.Namespace) -> None:
