@@ -23,7 +23,7 @@ import numpy as np
 from flax import nnx
 
 from prompt_tuning.errors import UserError
-from prompt_tuning.models import rope
+from prompt_tuning.models import fused, rope
 from prompt_tuning.models.layers import Array, Linear, Socket, behind_prefix, dropout, folded, param, scaled, split_heads
 
 KeysValues = tuple[Array, Array]
@@ -277,8 +277,12 @@ def attended(q_BHTK: Array, keys_values: KeysValues, bias: Array, config: Decode
     """What queries take from keys and values [B, H / G, S, K], heads side by side: [B, T, H * K]; arguments as of `GroupedAttention`."""
     k_BHSK, v_BHSK = keys_values
     batch, heads, length, width = q_BHTK.shape
-    q_BHGTK = q_BHTK.reshape(batch, k_BHSK.shape[1], heads // k_BHSK.shape[1], length, width)
     scale = width**-0.5 if config.attention_scale is None else config.attention_scale
+    dropped = key is not None and config.dropout_rate > 0
+    if fused.serves(q_BHTK, v_BHSK, dropout=dropped, capped=config.attention_cap is not None):
+        y_BHTK = fused.attend(q_BHTK, k_BHSK, v_BHSK, bias, scale=scale)
+        return y_BHTK.transpose(0, 2, 1, 3).reshape(batch, length, -1)
+    q_BHGTK = q_BHTK.reshape(batch, k_BHSK.shape[1], heads // k_BHSK.shape[1], length, width)
     scores = jnp.einsum("bhgtk,bhsk->bhgts", q_BHGTK, k_BHSK, preferred_element_type=jnp.float32)
     scores = capped(scores * scale, config.attention_cap) + bias[:, :, None]
     weights = dropout(jax.nn.softmax(scores, axis=-1).astype(q_BHTK.dtype), config.dropout_rate, key)

@@ -20,8 +20,8 @@ nothing:
 | `prompt` of `EncoderLayer` (t5.py), `SelfLayer` (decoder_blocks.py) | `prompt(x_BSD, slots_BS)` | `[B, S, D]`, what enters the layer |
 | `visibility` of `Stack` (t5.py) | `visibility(slots_BS)` | `[B, 1, S, S]`, 0 or `MASKED`: what prompt slots see |
 
-Matrix products of bfloat16 operands accumulate in float32: on a CPU that is two to three times faster than a bfloat16 result, and nowhere
-less exact.
+Matrix products of bfloat16 operands accumulate in float32. A CPU is asked for a float32 result, which is two to three times faster there
+than a bfloat16 one; an accelerator rounds as it writes, and a float32 result costs it a third to a half more (H200).
 """
 
 from typing import Any
@@ -29,6 +29,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+
+from prompt_tuning.models import fused
 
 Array = jax.Array
 Socket = Any
@@ -54,6 +56,11 @@ def param(rngs: nnx.Rngs, shape: tuple[int, ...], *, std: float, axes: tuple[str
     return nnx.Param(value.astype(dtype), axes=axes)
 
 
+def written(dtype: Any) -> Any:
+    """The dtype in which a product of matrices of `dtype` is written before it is rounded to `dtype`."""
+    return jnp.float32 if jax.default_backend() == "cpu" else dtype
+
+
 @jax.custom_vjp
 def product(x_BSI: Array, kernel_IO: Array) -> Array:
     """The matrix product [B, S, O] in the inputs' dtype, accumulated in float32.
@@ -62,7 +69,7 @@ def product(x_BSI: Array, kernel_IO: Array) -> Array:
     a CPU first writes a transposed copy of the cotangent: a fifth of a step that trains all weights. A frozen kernel's gradient is not
     computed, and what it would be computed from is not kept.
     """
-    return jnp.einsum("...i,io->...o", x_BSI, kernel_IO, preferred_element_type=jnp.float32).astype(x_BSI.dtype)
+    return jnp.einsum("...i,io->...o", x_BSI, kernel_IO, preferred_element_type=written(x_BSI.dtype)).astype(x_BSI.dtype)
 
 
 def _product_forward(x_BSI: Any, kernel_IO: Any) -> tuple[Array, tuple[Array | None, Array | None]]:
@@ -78,9 +85,10 @@ def _product_backward(kept: tuple[Array | None, Array | None], grad_BSO: Any) ->
         return None, None
     grad_x = grad_kernel = None
     if kernel_IO is not None:
-        grad_x = jnp.einsum("...o,io->...i", grad_BSO, kernel_IO, preferred_element_type=jnp.float32).astype(grad_BSO.dtype)
+        grad_x = jnp.einsum("...o,io->...i", grad_BSO, kernel_IO, preferred_element_type=written(grad_BSO.dtype)).astype(grad_BSO.dtype)
     if x_BSI is not None:
-        grad_kernel = jnp.einsum("...i,...o->io", x_BSI, grad_BSO, preferred_element_type=jnp.float32).astype(grad_BSO.dtype)
+        wide = written(grad_BSO.dtype)
+        grad_kernel = jnp.einsum("...i,...o->io", x_BSI, grad_BSO, preferred_element_type=wide).astype(grad_BSO.dtype)
     return grad_x, grad_kernel
 
 
@@ -283,10 +291,13 @@ class Attention(nnx.Module):
         """
         q_BHTK = split_heads(self.query(x_BTD, key=folded(key, 0)), self.head_width)
         (k_BHSK, v_BHSK), bias = behind_prefix(self.prefix, keys_values, bias)
-        scores_BHTS = jnp.einsum("bhtk,bhsk->bhts", q_BHTK, k_BHSK, preferred_element_type=jnp.float32)
-        weights_BHTS = jax.nn.softmax(scores_BHTS + bias, axis=-1).astype(x_BTD.dtype)
-        weights_BHTS = dropout(weights_BHTS, self.dropout_rate, key)
-        y_BHTK = jnp.einsum("bhts,bhsk->bhtk", weights_BHTS, v_BHSK, preferred_element_type=jnp.float32).astype(x_BTD.dtype)
+        if fused.serves(q_BHTK, v_BHSK, dropout=key is not None and self.dropout_rate > 0):
+            y_BHTK = fused.attend(q_BHTK, k_BHSK, v_BHSK, bias, scale=1.0)
+        else:
+            scores_BHTS = jnp.einsum("bhtk,bhsk->bhts", q_BHTK, k_BHSK, preferred_element_type=jnp.float32)
+            weights_BHTS = jax.nn.softmax(scores_BHTS + bias, axis=-1).astype(x_BTD.dtype)
+            weights_BHTS = dropout(weights_BHTS, self.dropout_rate, key)
+            y_BHTK = jnp.einsum("bhts,bhsk->bhtk", weights_BHTS, v_BHSK, preferred_element_type=jnp.float32).astype(x_BTD.dtype)
         batch, heads, length, width = y_BHTK.shape
         return self.out(y_BHTK.transpose(0, 2, 1, 3).reshape(batch, length, heads * width), key=folded(key, 3))
 

@@ -28,7 +28,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from prompt_tuning.errors import UserError
-from prompt_tuning.models.layers import Array, Linear, product
+from prompt_tuning.models.layers import Array, Linear, product, written
 
 Quantization = Literal["none", "int8", "nf4"]
 Kind = Literal["int8", "nf4"]
@@ -134,7 +134,7 @@ def _product_backward(kind: Kind, kept: tuple[Array, Array], grad_BSO: Array) ->
     # The kernel is made anew. Without the barrier XLA finds that the forward pass has made it already, and keeps that of every layer.
     values_IO, scales_AO, grad_BSO = jax.lax.optimization_barrier((*kept, grad_BSO))
     kernel_IO = dequantized(values_IO, scales_AO, kind).astype(grad_BSO.dtype)
-    grad_BSI = jnp.einsum("...o,io->...i", grad_BSO, kernel_IO, preferred_element_type=jnp.float32).astype(grad_BSO.dtype)
+    grad_BSI = jnp.einsum("...o,io->...i", grad_BSO, kernel_IO, preferred_element_type=written(grad_BSO.dtype)).astype(grad_BSO.dtype)
     return grad_BSI, None, None
 
 
