@@ -10,6 +10,7 @@ from prompt_tuning.data.mixtures import Source
 from prompt_tuning.data.vocabularies import Vocabulary
 from prompt_tuning.errors import UserError
 from prompt_tuning.evaluation import Evaluation
+from prompt_tuning.losses import ChoiceLosses
 from prompt_tuning.methods.base import Method
 from prompt_tuning.methods.full import Full
 from prompt_tuning.methods.norms import Norms
@@ -50,6 +51,7 @@ class Experiment:
       early_stopping_evals: stop after this many evaluations without a better score; 0 is never.
       dropout_rate: of the base in training; the published prompts were trained with 0 in the architecture and 0.1 in the released configs.
       z_loss, label_smoothing: see `losses.cross_entropy`.
+      choice_losses: what the wrong answer choices of training examples add to the loss; None leaves them out of training.
       gradient_clip_norm: global norm over trained parameters; None is off.
       accumulation_steps: batches whose gradients are averaged before one update.
       keep_checkpoints: latest ones kept beside the best.
@@ -81,6 +83,7 @@ class Experiment:
     dropout_rate: float = 0.0
     z_loss: float = 0.0
     label_smoothing: float = 0.0
+    choice_losses: ChoiceLosses | None = None
     gradient_clip_norm: float | None = None
     accumulation_steps: int = 1
     keep_checkpoints: int = 1
@@ -98,6 +101,8 @@ class Experiment:
         for name in ("dropout_rate", "label_smoothing"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise UserError(f"{name}: wanted 0 or more and less than 1, got {getattr(self, name)!r}")
+        if self.packed and self.choice_losses is not None:
+            raise UserError("packed: wanted False with experiment.Experiment.choice_losses, for the choices of an example share its row")
         if self.early_stopping_evals and not self.eval_steps:
             raise UserError("early_stopping_evals needs evaluations; set EVAL_STEPS to more than 0")
         method = type(self.method).__name__

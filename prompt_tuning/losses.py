@@ -1,15 +1,18 @@
-"""Cross-entropy over target tokens, with label smoothing and z-loss as T5X defines them.
+"""Cross-entropy over target tokens, with label smoothing and z-loss as T5X defines them; and the losses of answer choices.
 
-The functions return sums, not means, so that batches cut over devices or micro-batches add up: the loss of a step is
+`cross_entropy` returns sums, not means, so that batches cut over devices or micro-batches add up: the loss of a step is
 `loss_sum / weight_sum`, the mean over target tokens.
 
-Axes: B batch, T target length, V vocabulary.
+Axes: B batch, C answer choices, T target length, V vocabulary.
 """
 
+import dataclasses
 import math
 
 import jax
 import jax.numpy as jnp
+
+from prompt_tuning.errors import UserError
 
 
 def cross_entropy(
@@ -78,3 +81,73 @@ def token_log_probs(logits_BTV: jax.Array, targets_BT: jax.Array) -> jax.Array:
     logits_BTV = logits_BTV.astype(jnp.float32)
     target_logits_BT = jnp.take_along_axis(logits_BTV, targets_BT[..., None], axis=-1)[..., 0]
     return target_logits_BT - jax.nn.logsumexp(logits_BTV, axis=-1)
+
+
+@dataclasses.dataclass(frozen=True)
+class ChoiceLosses:
+    """What the answer choices of an example add to the loss of the right one (Liu et al. 2022, arXiv:2205.05638, section 3.2).
+
+    Attributes:
+      num_choices: C, most answer choices of an example.
+      unlikelihood: the weight of -log(1 - p + epsilon), the mean over tokens of wrong choices.
+      multiple_choice: the weight of the cross-entropy of the right choice among the choices' scores, the mean over examples with choices.
+      length_normalisation: a choice's score is its log-probability divided by its number of tokens to this power.
+      epsilon: of the unlikelihood; 1e-2 in the released code, which the paper leaves out.
+    """
+
+    num_choices: int = 4
+    unlikelihood: float = 1.0
+    multiple_choice: float = 1.0
+    length_normalisation: float = 1.0
+    epsilon: float = 1e-2
+
+    def __post_init__(self) -> None:
+        if isinstance(self.num_choices, bool) or not isinstance(self.num_choices, int) or self.num_choices < 2:
+            raise UserError(f"ChoiceLosses.num_choices: wanted a whole number of 2 or more, got {self.num_choices!r}")
+        for name in ("unlikelihood", "multiple_choice", "length_normalisation"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UserError(f"ChoiceLosses.{name}: wanted 0 or more, got {getattr(self, name)!r}")
+        if not 0 < self.epsilon < 1:
+            raise UserError(f"ChoiceLosses.epsilon: wanted more than 0 and less than 1, got {self.epsilon!r}")
+
+
+def of_choices(
+    logits_BCTV: jax.Array,
+    targets_BCT: jax.Array,
+    *,
+    weights_BCT: jax.Array,
+    settings: ChoiceLosses,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """The loss of `per_token` of the right choice, which stands first, and `ChoiceLosses` of all.
+
+    A place without a choice weighs 0 at every token. An example with one choice has the loss of its tokens alone.
+
+    Returns:
+      The loss [] float32 and, besides the metrics of `per_token`, `unlikelihood` and `multiple_choice`, both without their weights, and
+      `choice_accuracy`: the share of examples with choices whose right one has the highest score.
+    """
+    weights_BCT = jnp.asarray(weights_BCT, jnp.float32)
+    loss, metrics = per_token(
+        logits_BCTV[:, 0], targets_BCT[:, 0], weights_BT=weights_BCT[:, 0], label_smoothing=label_smoothing, z_loss=z_loss
+    )
+    # Any finite number silences a token that does not count; at 0 the gradient of its unlikelihood would be the steepest.
+    log_probs_BCT = jnp.where(weights_BCT > 0, token_log_probs(logits_BCTV, targets_BCT), -1.0)
+    wrong_BCT = weights_BCT.at[:, 0].set(0.0)
+    unlikelihood_BCT = -jnp.log1p(settings.epsilon - jnp.exp(log_probs_BCT))
+    tokens_BC = jnp.sum(weights_BCT, axis=-1)
+    scores_BC = jnp.sum(weights_BCT * log_probs_BCT, axis=-1) / jnp.maximum(tokens_BC, 1.0) ** settings.length_normalisation
+    scores_BC = jnp.where(tokens_BC > 0, scores_BC, -jnp.inf)
+    several_B = (jnp.sum(tokens_BC > 0, axis=-1) > 1).astype(jnp.float32)
+
+    def mean(value: jax.Array, weight: jax.Array) -> jax.Array:
+        return jnp.sum(value * weight) / jnp.maximum(jnp.sum(weight), 1.0)
+
+    metrics |= {
+        "unlikelihood": mean(unlikelihood_BCT, wrong_BCT),
+        "multiple_choice": mean(jax.nn.logsumexp(scores_BC, axis=-1) - scores_BC[:, 0], several_B),
+        "choice_accuracy": mean(scores_BC[:, 0] >= jnp.max(scores_BC, axis=-1), several_B),
+    }
+    added = settings.unlikelihood * metrics["unlikelihood"] + settings.multiple_choice * metrics["multiple_choice"]
+    return loss + added, metrics

@@ -21,7 +21,7 @@ import optax
 from flax import nnx
 
 from prompt_tuning import assembly, checkpoints, evaluation, interop, losses, optimizers, sharding, trainable
-from prompt_tuning.data import features, mixtures
+from prompt_tuning.data import choices, features, mixtures
 from prompt_tuning.errors import Interrupted, UserError
 from prompt_tuning.experiment import Experiment, resolved
 from prompt_tuning.journal import Best, Journal
@@ -64,25 +64,26 @@ def train_step(
     dropout_rate: float,
     z_loss: float,
     label_smoothing: float,
+    choice_losses: losses.ChoiceLosses | None = None,
 ) -> tuple[TrainState, dict[str, Array]]:
     """One step on one batch: the new state, and what the weights before the step made of the batch.
 
-    The loss is the mean over target tokens of the batch, and what the plugged-in modules ask for (`penalty`). Dropout draws from the seed
-    and the step alone, so a resumed run draws the same.
+    The loss is the mean over target tokens of the batch, what the answer choices of `data.choices.layout` add (`choice_losses`), and what
+    the plugged-in modules ask for (`penalty`). Dropout draws from the seed and the step alone, so a resumed run draws the same.
     """
     dropout_key = jax.random.fold_in(jax.random.key(seed), state.step) if dropout_rate else None
 
     def loss_of(tuned: dict[str, Any]) -> tuple[Array, dict[str, Array]]:
         model = nnx.merge(graphdef, tuned, frozen)
-        logits_BTV = model(batch, dropout_key=dropout_key)
-        loss, metrics = losses.per_token(
-            logits_BTV,
-            batch["decoder_target_tokens"],
-            weights_BT=batch["decoder_loss_weights"],
-            label_smoothing=label_smoothing,
-            z_loss=z_loss,
-        )
-        added = penalty(model, batch, logits_BTV)
+        logits = model(batch, dropout_key=dropout_key)
+        targets, weights = batch["decoder_target_tokens"], batch["decoder_loss_weights"]
+        if choice_losses is None:
+            loss, metrics = losses.per_token(logits, targets, weights_BT=weights, label_smoothing=label_smoothing, z_loss=z_loss)
+        else:
+            loss, metrics = losses.of_choices(
+                logits, targets, weights_BCT=weights, settings=choice_losses, label_smoothing=label_smoothing, z_loss=z_loss
+            )
+        added = penalty(model, batch, logits)
         return (loss, metrics) if added is None else (loss + added, metrics | {"penalty": added})
 
     (loss, metrics), gradient = jax.value_and_grad(loss_of, has_aux=True)(state.tuned)
@@ -93,7 +94,10 @@ def train_step(
 
 
 def penalty(model: nnx.Module, batch: Batch, logits_BTV: Array) -> Array | None:
-    """The sum of what modules add to the loss: the scalar `penalty(model, batch, logits_BTV)` of each that has one; None where none has."""
+    """The sum of what modules add to the loss: the scalar `penalty(model, batch, logits_BTV)` of each that has one; None where none has.
+
+    Logits are [B, C, T, V] where the batch has answer choices.
+    """
     asked = [module.penalty(model, batch, logits_BTV) for _, module in nnx.iter_modules(model) if hasattr(module, "penalty")]
     return functools.reduce(jnp.add, asked) if asked else None
 
@@ -141,6 +145,7 @@ def trainer(experiment: Experiment, built: assembly.Assembly) -> Trainer:
         dropout_rate=experiment.dropout_rate,
         z_loss=experiment.z_loss,
         label_smoothing=experiment.label_smoothing,
+        choice_losses=experiment.choice_losses,
     )
     rows = sharding.of_rows(built.mesh)
     compiled = jax.jit(step, in_shardings=(places, frozen_places, rows), out_shardings=(places, everywhere), donate_argnums=0)
@@ -149,13 +154,16 @@ def trainer(experiment: Experiment, built: assembly.Assembly) -> Trainer:
 
 def abstract_batch(experiment: Experiment, mesh: jax.sharding.Mesh) -> dict[str, jax.ShapeDtypeStruct]:
     """The shapes of the experiment's training batches, known before there is data."""
-    one = features.layout_rows(
-        [[{"inputs": [features.EOS_ID], "targets": [features.EOS_ID], "task": 0}]],
-        input_length=experiment.input_length,
-        target_length=experiment.target_length,
-        prompt=experiment.method.layout,
-        packed=experiment.packed,
-    )
+    example = {"inputs": [features.EOS_ID], "targets": [features.EOS_ID], "task": 0}
+    shape: Any = {
+        "input_length": experiment.input_length,
+        "target_length": experiment.target_length,
+        "prompt": experiment.method.layout,
+    }
+    if experiment.choice_losses is None:
+        one = features.layout_rows([[example]], packed=experiment.packed, **shape)
+    else:
+        one = choices.layout([example], num_choices=experiment.choice_losses.num_choices, **shape)
     rows = sharding.of_rows(mesh)
     return {
         name: jax.ShapeDtypeStruct((experiment.batch_size, *value.shape[1:]), value.dtype, sharding=rows) for name, value in one.items()
@@ -180,6 +188,7 @@ def batches(experiment: Experiment, *, start_step: int) -> mixtures.Prefetched:
         seed=experiment.seed,
         start_step=start_step,
         packed=experiment.packed,
+        num_choices=0 if experiment.choice_losses is None else experiment.choice_losses.num_choices,
         shard=(jax.process_index(), jax.process_count()),
     )
 

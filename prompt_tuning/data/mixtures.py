@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
-from prompt_tuning.data import features, lazy_imports
+from prompt_tuning.data import choices, features, lazy_imports
+from prompt_tuning.data.choices import Choices
 from prompt_tuning.data.prefetch import Prefetched
 from prompt_tuning.errors import UserError
 
@@ -121,19 +122,21 @@ def _proportional(sizes: Sequence[int | None], cap: int | None, temperature: flo
 
 @dataclasses.dataclass(frozen=True)
 class ExampleTable:
-    """The token ids of a finite task: row i of `inputs` is ids[splits[i] : splits[i + 1]], and of `targets` likewise."""
+    """The token ids of a finite task: row i of `inputs` is ids[splits[i] : splits[i + 1]], of `targets` likewise; its answer `choices`."""
 
     input_ids: np.ndarray
     input_splits: np.ndarray
     target_ids: np.ndarray
     target_splits: np.ndarray
+    choices: tuple[Choices, ...] | None = None
 
     def __len__(self) -> int:
         return len(self.input_splits) - 1
 
     def __getitem__(self, row: int) -> features.Example:
         inputs = self.input_ids[self.input_splits[row] : self.input_splits[row + 1]]
-        return {"inputs": inputs, "targets": self.target_ids[self.target_splits[row] : self.target_splits[row + 1]]}
+        example = {"inputs": inputs, "targets": self.target_ids[self.target_splits[row] : self.target_splits[row + 1]]}
+        return example if self.choices is None else example | {"choices": self.choices[row]}
 
 
 class _Shuffled:
@@ -151,10 +154,10 @@ class _Shuffled:
 
 
 @functools.lru_cache(maxsize=_TABLES_KEPT)
-def example_table(task: "seqio.Task", split: str) -> ExampleTable:
+def example_table(task: "seqio.Task", split: str, with_choices: bool = False) -> ExampleTable:
     """All examples of a task's split, tokenized, EOS appended, not trimmed; kept for the next run of the process.
 
-    Raises UserError, naming both, when there is none.
+    Raises UserError, naming both, when there is none, and where `with_choices` for a target that is none of its choices.
     """
 
     def tokens(example: dict[str, Any]) -> dict[str, Any]:
@@ -171,7 +174,11 @@ def example_table(task: "seqio.Task", split: str) -> ExampleTable:
         raise UserError(f"task {_title(task)}: split {split!r} holds no example; check the files or the settings it is read from")
     whole = {key: np.concatenate(parts) for key, parts in ids.items()}
     splits = {key: np.cumsum(np.concatenate(parts)) for key, parts in lengths.items()}
-    return ExampleTable(whole["inputs"], splits["inputs"], whole["targets"], splits["targets"])
+    found = None
+    if with_choices:
+        read = choices.Reader(task.output_features["targets"].vocabulary, title=_title(task))
+        found = tuple(read(row, element) for row, element in enumerate(_dataset(task, split).as_numpy_iterator()))
+    return ExampleTable(whole["inputs"], splits["inputs"], whole["targets"], splits["targets"], found)
 
 
 def tokenized_examples(
@@ -244,14 +251,15 @@ def mixed_examples(
     split: str = "train",
     shard: Shard = (0, 1),
     skip: int = 0,
+    with_choices: bool = False,
 ) -> Iterator[features.Example]:
     """The endless stream of a source's examples: position i holds the next example of the task drawn for it by the mixing rates.
 
-    Each says in `task` which of the source's tasks it is from.
+    Each says in `task` which of the source's tasks it is from and, where asked for, in `choices` its answer choices (`choices.Reader`).
     `skip` and `shard` as in `tokenized_examples`: the streams of all shards, interleaved, are the stream of one.
     """
     tasks = source.tasks(vocabulary)
-    tables = [None if getattr(task, "streaming", False) else example_table(task, split) for task in tasks]
+    tables = [None if getattr(task, "streaming", False) else example_table(task, split, with_choices) for task in tasks]
     rates = mixing_rates(source, [None if table is None else len(table) for table in tables])
     lengths = {"inputs": input_length, "targets": target_length}
     index, shards = shard
@@ -295,6 +303,7 @@ def training_batches(
     seed: int = 0,
     start_step: int = 0,
     packed: bool = False,
+    num_choices: int = 0,
     shard: Shard = (0, 1),
     split: str = "train",
     ahead: int = 4,
@@ -311,6 +320,7 @@ def training_batches(
       seed: of order and mixing.
       start_step: begins with the batch of this step: the same as never interrupted.
       packed: whether a row may hold several examples.
+      num_choices: where not 0, `choices.layout` lays out the examples, with as many answer choices each; not where packed.
       shard: `(index, shards)`, such as the process index and count. Without packing, the shards' batches of a step together are the batch
         of one shard.
       split: of every task.
@@ -338,6 +348,7 @@ def training_batches(
             skip=skip,
             input_length=input_length,
             target_length=target_length,
+            with_choices=num_choices > 0,
         )
         if packed:
             groups = itertools.islice(
@@ -347,10 +358,9 @@ def training_batches(
                 yield features.layout_rows(
                     list(itertools.islice(groups, rows)), prompt=prompt, input_length=input_length, target_length=target_length
                 )
+        lay_out = functools.partial(choices.layout, num_choices=num_choices) if num_choices else features.layout
         while True:
-            yield features.layout(
-                list(itertools.islice(examples, rows)), prompt=prompt, input_length=input_length, target_length=target_length
-            )
+            yield lay_out(list(itertools.islice(examples, rows)), prompt=prompt, input_length=input_length, target_length=target_length)
 
     return Prefetched(make, ahead)
 

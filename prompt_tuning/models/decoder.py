@@ -70,11 +70,13 @@ class Decoder(nnx.Module):
           batch: `decoder_input_tokens`, `decoder_segment_ids` [B, T], 0 where there is padding, which may stand on either side;
             `decoder_prompt_slots` where there is a prompt; `decoder_positions` where rows are packed; `decoder_bidirectional` (1 on the
             positions that see each other in both directions) where the mask is "prefix". Or inputs and targets as `T5` takes them; the
-            inputs see each other in both directions where the mask is "prefix".
+            inputs see each other in both directions where the mask is "prefix". Answer choices are `decoder_` arrays [B, C, T], each of
+            which follows its example's inputs and sees no other; the logits are [B, C, T, V].
           dropout_key: turns dropout on.
         """
         inputs = batch["encoder_input_tokens"].shape[1] if "encoder_input_tokens" in batch else 0
-        return self._logits(self._hidden(joined(batch) if inputs else batch, dropout_key)[:, inputs:])
+        logits = self._logits(self._hidden(joined(batch) if inputs else batch, dropout_key)[:, inputs:])
+        return logits.reshape(*batch["decoder_input_tokens"].shape, -1)
 
     def _hidden(self, batch: Batch, dropout_key: Array | None) -> Array:
         embed_key, final_key, layers_key = split_key(dropout_key, 3)
@@ -85,6 +87,9 @@ class Decoder(nnx.Module):
             positions_BT = _counted(segments_BT > 0)
         else:
             same_BTS = same_BTS & (segments_BT[:, :, None] == segments_BT[:, None, :])
+        if "decoder_choices" in batch:
+            choices_BT = batch["decoder_choices"]
+            same_BTS = same_BTS & ((choices_BT[:, None, :] == 0) | (choices_BT[:, :, None] == choices_BT[:, None, :]))
         both_ways = self._both_ways(batch.get("decoder_bidirectional"))
         layers, prefix = self._filled()
         biases = self._biases(positions_BT, positions_BT, same_BTS, both_ways)
@@ -266,7 +271,13 @@ class Decoder(nnx.Module):
 
 
 def joined(batch: Batch) -> dict[str, Array]:
-    """Inputs and targets of an encoder-decoder's batch as one sequence [B, S + T]; a segment's positions go on from inputs to targets."""
+    """Inputs and targets of an encoder-decoder's batch as one sequence [B, S + T]; a segment's positions go on from inputs to targets.
+
+    Of C answer choices [B, C, T] all follow the inputs, [B, S + C * T], each with the positions it would have alone; `decoder_choices` says
+    which one a position belongs to, 0 for the inputs.
+    """
+    if batch["decoder_input_tokens"].ndim == 3:
+        return _joined_choices(batch)
     sides = ("encoder", "decoder")
     segments_BS, segments_BT = (batch[f"{side}_segment_ids"] for side in sides)
     whole = {
@@ -280,6 +291,19 @@ def joined(batch: Batch) -> dict[str, Array]:
     if "decoder_positions" in batch:
         before_BT = jnp.sum(segments_BT[:, :, None] == segments_BS[:, None, :], axis=2, dtype=jnp.int32)
         whole["decoder_positions"] = jnp.concatenate([batch["encoder_positions"], batch["decoder_positions"] + before_BT], axis=1)
+    return whole
+
+
+def _joined_choices(batch: Batch) -> dict[str, Array]:
+    segments_BCT = batch["decoder_segment_ids"]
+    rows, choices, length = segments_BCT.shape
+    known_BS = batch["encoder_segment_ids"] > 0
+    after_BCT = jnp.sum(known_BS, axis=1)[:, None, None] + jax.vmap(_counted, in_axes=1, out_axes=1)(segments_BCT > 0)
+    number_BCT = jnp.broadcast_to(jnp.arange(1, choices + 1)[None, :, None], segments_BCT.shape)
+    flat = {name: value.reshape(rows, -1) if name.startswith("decoder_") else value for name, value in batch.items()}
+    whole = joined(flat)
+    whole["decoder_positions"] = jnp.concatenate([_counted(known_BS), after_BCT.reshape(rows, choices * length)], axis=1)
+    whole["decoder_choices"] = jnp.concatenate([jnp.zeros_like(batch["encoder_segment_ids"]), number_BCT.reshape(rows, -1)], axis=1)
     return whole
 
 

@@ -24,6 +24,7 @@ Matrix products of bfloat16 operands accumulate in float32. A CPU is asked for a
 than a bfloat16 one; an accelerator rounds as it writes, and a float32 result costs it a third to a half more (H200).
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -217,6 +218,11 @@ def dropout(x: Array, rate: float, key: Array | None) -> Array:
 def split_key(key: Array | None, n: int) -> tuple[Array | None, ...]:
     """`n` keys made of one, or of none."""
     return (None,) * n if key is None else tuple(jax.random.split(key, n))
+
+
+def choices_as_rows(batch: Mapping[str, Array]) -> dict[str, Array]:
+    """The batch with `decoder_` arrays [B, C, T] as [B * C, T]: choice c of example b is row b * C + c. Arrays [B, T] stay."""
+    return {name: value.reshape(-1, value.shape[-1]) if name.startswith("decoder_") else value for name, value in batch.items()}
 
 
 def folded(key: Array | None, number: int) -> Array | None:

@@ -33,6 +33,7 @@ from prompt_tuning.models.layers import (
     RMSNorm,
     Socket,
     adapted,
+    choices_as_rows,
     dropout,
     entering,
     split_key,
@@ -206,7 +207,7 @@ class T5(nnx.Module):
         Args:
           batch: `encoder_input_tokens`, `encoder_segment_ids` [B, S]; `decoder_input_tokens`, `decoder_segment_ids` [B, T]; where
             there are prompts `encoder_prompt_slots`, `decoder_prompt_slots`. `encoder_positions` and `decoder_positions` say that rows are
-            packed.
+            packed. Answer choices are `decoder_` arrays [B, C, T], all of which read their example's inputs; the logits are [B, C, T, V].
           dropout_key: turns dropout on.
         """
         encoder_key, decoder_key = split_key(dropout_key, 2)
@@ -217,7 +218,8 @@ class T5(nnx.Module):
             packed="encoder_positions" in batch,
             dropout_key=encoder_key,
         )
-        return self.decode(batch, encoded_BSD, dropout_key=decoder_key)
+        logits = self.decode(choices_as_rows(batch), encoded_BSD, dropout_key=decoder_key)
+        return logits.reshape(*batch["decoder_input_tokens"].shape, -1)
 
     def encode(
         self,
@@ -252,7 +254,10 @@ class T5(nnx.Module):
         return dropout(stack.norm(x_BSD), self.config.dropout_rate, final_key)
 
     def decode(self, batch: Batch, encoded_BSD: Array, *, dropout_key: Array | None = None) -> Array:
-        """Logits [B, T, V] of given decoder inputs, all positions at once; keys of `batch` as in `__call__`."""
+        """Logits [B, T, V] of given decoder inputs, all positions at once; keys of `batch` as in `__call__`.
+
+        With C decoder rows to an encoded row, decoder row r reads encoded row r // C, whose keys and values are computed once.
+        """
         embed_key, final_key, layers_key = split_key(dropout_key, 3)
         tokens_BT = batch["decoder_input_tokens"]
         segment_ids_BT = batch["decoder_segment_ids"]
@@ -273,7 +278,10 @@ class T5(nnx.Module):
             attend, cross = block.self_attention, block.cross_attention
             bias = shared_bias if attend.relative_bias is None else attend.relative_bias(positions, positions) + self_mask
             x_BTD = attend(x_BTD, attend.attention.keys_values, bias, key=self_key)
-            x_BTD = cross(x_BTD, lambda _, key: cross.attention.keys_values(encoded_BSD, key), cross_mask, key=cross_key)
+            # What the rows of one example ask of it stands in one sequence: positions do not matter here.
+            asking = x_BTD.reshape(encoded_BSD.shape[0], -1, x_BTD.shape[-1])
+            asking = cross(asking, lambda _, key: cross.attention.keys_values(encoded_BSD, key), cross_mask, key=cross_key)
+            x_BTD = asking.reshape(x_BTD.shape)
             return block.feed_forward(x_BTD, key=mlp_key), None
 
         x_BTD, _ = self._over_layers(layer, x_BTD, (stack.filled(), self._keys(layers_key, stack)), stack)
