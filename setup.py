@@ -35,6 +35,8 @@ setuptools.setup(
         "etils",
         "importlib_resources",  # tensorflow-datasets imports it and does not ask for it.
         "sentencepiece>=0.2",
+        "jinja2>=3.1",  # Templates, in its sandbox.
+        "pyyaml>=6",
         "gin-config>=0.5.0",
         "clu>=0.0.12",
         "qwix>=0.1.8,<0.2",  # Rounds a frozen base to eight or four bits.

@@ -56,6 +56,6 @@ def test_every_package_reached_is_pinned(declared):
 def test_what_the_package_reads_is_packaged(declared):
     patterns = declared["package_data"]["prompt_tuning"]
     packaged = {path for pattern in patterns for path in (ROOT / "prompt_tuning").glob(pattern)}
-    data = [path for path in (ROOT / "prompt_tuning").rglob("*") if path.suffix in (".gin", ".model", ".safetensors", ".json")]
+    data = [path for path in (ROOT / "prompt_tuning").rglob("*") if path.suffix in (".gin", ".model", ".safetensors", ".json", ".yaml")]
     assert data and packaged.issuperset(data)
     assert all(f"prompt_tuning.{name}" in declared["packages"] for name in ("data", "data.world.clusters", "interop", "methods", "models"))
