@@ -146,7 +146,7 @@ class Adafactor:
 
         Args:
           schedule: multiplies the learning rate, by zero-based step (`Schedule.factor`).
-          unfactored: names of parameters whose second moment is kept whole whatever their size: prompts, as in the released code.
+          unfactored: names of parameters whose second moment is kept whole whatever their size, as a prompt's is in the released code.
           stacked: names of parameters with a leading layer axis: every statistic is taken per layer, so that stacked and
             separate layers get equal updates.
         """

@@ -41,11 +41,15 @@ class TrainState(NamedTuple):
     optimizer_state: Any
 
 
-def optimizer(experiment: Experiment) -> optax.GradientTransformation:
-    """The Optax transformation of an experiment. Second moments of what a method added are never factored (as in the released code)."""
-    added = experiment.method.trainable is Tunable
+def optimizer(experiment: Experiment, model: nnx.Module) -> optax.GradientTransformation:
+    """The Optax transformation of an experiment, whose method is on `model`.
+
+    A parameter that a method added (`Tunable`) keeps its second moment whole, as a prompt does in the released code; one of the base's own
+    has it factored, as T5's training does.
+    """
+    added = {name for name, variable in trainable.named_variables(model) if isinstance(variable, Tunable)}
     updates = -(-experiment.train_steps // experiment.accumulation_steps)
-    transform = experiment.optimizer.transform(experiment.schedule.factor(updates), unfactored=lambda name: added)
+    transform = experiment.optimizer.transform(experiment.schedule.factor(updates), unfactored=added.__contains__)
     return optimizers.with_clipping_and_accumulation(
         optimizers.with_rate_factors(transform, rate_factors(experiment.method)),
         max_norm=experiment.gradient_clip_norm,
@@ -127,7 +131,7 @@ def trainer(experiment: Experiment, built: assembly.Assembly) -> Trainer:
             f"{held[0].name} is quantized ({held[0].dtype}) and cannot be trained ({len(held)} such): set BASE_QUANTIZATION = 'none', "
             "or choose a method that leaves the kernels frozen"
         )
-    transform = optimizer(experiment)
+    transform = optimizer(experiment, nnx.merge(built.graphdef, built.tuned, built.frozen))
     everywhere = sharding.everywhere(built.mesh)
     tuned_places = trainable.nested({name: built.places[name] for name in trainable.named(built.tuned)})
     # Optimizer state is made where it will lie, from shapes alone: nothing is copied or moved.

@@ -13,11 +13,14 @@ from flax import nnx
 from prompt_tuning import assembly, optimizers, trainable, training
 from prompt_tuning.data import features
 from prompt_tuning.errors import UserError
+from prompt_tuning.methods.adapter import Adapter
 from prompt_tuning.methods.full import Full
+from prompt_tuning.methods.lora import Lora
 from prompt_tuning.methods.prompt import Prompt, Uniform
+from prompt_tuning.methods.together import Together
 from prompt_tuning.models.t5 import T5
 from prompt_tuning.sharding import Mesh
-from tests.tiny_experiment import CONFIG, PROMPT, tiny_experiment
+from tests.tiny_experiment import CONFIG, EXPERIMENT, PROMPT, tiny_experiment
 
 # Sizes that occur nowhere else in the model, so that a contraction over rows or positions is known by its size.
 ROWS, SOURCE, TARGET = 5, 13, 7
@@ -67,6 +70,32 @@ def test_the_loss_falls(method, rate, falls_to):
     assert np.mean(found[-5:]) < falls_to * np.mean(found[:3])
 
 
+@pytest.mark.parametrize(
+    ("method", "factored"),
+    [
+        (PROMPT, set()),
+        (Lora(rank=8), set()),
+        (Adapter(width=8), set()),  # Whose norms are trained too: that changes nothing for what was added.
+        (Full(("decoder/layers/feed_forward/.*",)), {"wi", "gate", "wo"}),
+        (Together((Adapter(width=8), Full(("decoder/layers/feed_forward/mlp/.*",)))), {"wi", "gate", "wo"}),
+    ],
+    ids=["prompt", "lora", "adapter and norms", "base weights", "together"],
+)
+def test_what_a_method_added_keeps_its_second_moment_whole(method, factored):
+    """Adafactor factors weights of the base alone, whatever else is trained beside them."""
+    _, (state, _, _) = abstract_step(method, optimizer=optimizers.Adafactor(min_dim_size_to_factor=8))
+    named = trainable.named(state.tuned)
+    matrices = [name for name, leaf in named.items() if leaf.ndim - optimizers.is_stacked(name) == 2 and min(leaf.shape[-2:]) >= 8]
+    assert matrices or method == PROMPT
+    statistics = next(part for part in jax.tree.leaves(state.optimizer_state, is_leaf=is_adafactor) if is_adafactor(part))
+    assert {name.split("/")[-2] for name in statistics.row} == factored
+    assert set(statistics.full) | set(statistics.row) == set(named)
+
+
+def is_adafactor(part):
+    return isinstance(part, optimizers.AdafactorState)
+
+
 def test_a_batch_that_the_devices_cannot_share_out_is_refused():
     built = assembly.assemble(tiny_experiment())
     mesh = collections.namedtuple("Devices", "shape")({"data": 3})
@@ -77,7 +106,7 @@ def test_a_batch_that_the_devices_cannot_share_out_is_refused():
 # What the program holds, from shapes alone: nothing is compiled and no weight is made.
 
 
-def abstract_step(method, *, layers=2, **config_changes):
+def abstract_step(method, *, layers=2, optimizer=EXPERIMENT.optimizer, **config_changes):
     """The step as a function, with its arguments as shapes."""
     config = dataclasses.replace(CONFIG, num_encoder_layers=layers, num_decoder_layers=layers, **config_changes)
 
@@ -86,9 +115,10 @@ def abstract_step(method, *, layers=2, **config_changes):
         method.attach(model, jax.random.key(0), vocabulary=None)
         return model
 
-    graphdef, tuned, frozen = trainable.split(nnx.eval_shape(attached), method.trainable)
+    model = nnx.eval_shape(attached)
+    graphdef, tuned, frozen = trainable.split(model, method.trainable)
     tuned, frozen = (nnx.to_pure_dict(state) for state in (tuned, frozen))
-    transform = training.optimizer(tiny_experiment(method=method, gradient_clip_norm=1.0))
+    transform = training.optimizer(tiny_experiment(method=method, optimizer=optimizer, gradient_clip_norm=1.0), model)
     state = training.TrainState(jax.ShapeDtypeStruct((), jnp.int32), tuned, jax.eval_shape(transform.init, tuned))
     example = {"inputs": np.array([5, 6, 1]), "targets": np.array([7, 1])}
     prompt = method.layout

@@ -155,7 +155,7 @@ def test_a_method_states_the_learning_rate_of_some_of_its_parameters():
         stated.attach(model, jax.random.key(0), vocabulary=None)
         _, tuned, _ = trainable.split(model, stated.trainable)
         tuned = training.nnx.to_pure_dict(tuned)
-        transform = training.optimizer(experiment)
+        transform = training.optimizer(experiment, model)
         updates, _ = transform.update(jax.tree.map(jnp.ones_like, tuned), transform.init(tuned), tuned)
         for name, update in trainable.named(updates).items():
             # Adam's first step is the rate, whatever the gradient.
