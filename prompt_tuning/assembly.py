@@ -7,6 +7,7 @@ import jax
 from flax import nnx
 
 from prompt_tuning import assets, checkpoints, interop, sharding, trainable
+from prompt_tuning.data import vocabularies
 from prompt_tuning.errors import UserError
 from prompt_tuning.experiment import Experiment
 from prompt_tuning.models import quantized
@@ -14,8 +15,10 @@ from prompt_tuning.models.decoder import Decoder, DecoderConfig
 from prompt_tuning.models.quantized import Quantization
 from prompt_tuning.models.t5 import T5, T5Config
 
-# Published embeddings are padded to a multiple of 128 rows: a vocabulary may be smaller by less than that.
+# T5's embeddings are padded to a multiple of 128 rows: a vocabulary may be smaller by less than that. Those of decoder-only models have
+# more rows to spare, up to the 2,384 of 102,400 of DeepSeek-V2-Lite.
 _PADDING_ROWS = 128
+_DECODER_PADDING = 1 / 32
 _RANDOM = "random: normal initialisation"
 
 
@@ -127,13 +130,23 @@ def assemble(experiment: Experiment) -> Assembly:
 
 
 def check_vocabulary(experiment: Experiment) -> Any:
-    """The SeqIO vocabulary. Raises UserError where it is not the model's: larger, or smaller by more than an embedding is padded by."""
+    """The SeqIO vocabulary.
+
+    Raises UserError where it is not the model's: larger, smaller by more than an embedding is padded by, or without T5's start token.
+    """
     vocabulary = experiment.vocabulary.load()
     size, rows = vocabulary.vocab_size, experiment.model.vocab_size
-    if not rows - _PADDING_ROWS < size <= rows:
+    joint = vocabularies.delimiters(vocabulary).start is None
+    if joint and isinstance(experiment.model, T5Config):
+        raise UserError(
+            f"vocabulary {experiment.vocabulary} is a decoder-only model's, and the model is a T5; "
+            "take vocabularies.SentencePiece or vocabularies.Bytes"
+        )
+    padding = max(_PADDING_ROWS, int(rows * _DECODER_PADDING)) if joint else _PADDING_ROWS
+    if not rows - padding < size <= rows:
         which = "larger" if size > rows else "smaller"
         raise UserError(
-            f"vocabulary {experiment.vocabulary} is {which} than the model's: wanted {max(1, rows - _PADDING_ROWS + 1)} to {rows} ids, "
+            f"vocabulary {experiment.vocabulary} is {which} than the model's: wanted {max(1, rows - padding + 1)} to {rows} ids, "
             f"got {size}; give the model's own vocabulary (VOCABULARY) and number of extra_ids"
         )
     return vocabulary

@@ -67,11 +67,12 @@ class Decoding:
       num_beams: above 1, beam search. See `beam.py`, also for the next two.
       length_penalty: a text's score is its log-probability over (number of tokens) ** length_penalty.
       early_stopping: True, False or "never": when beams may no longer improve.
-      eos_ids: the tokens that end a text; empty: every text has as many tokens as it may.
+      eos_ids: the tokens that end a text; None: the vocabulary's EOS; empty: every text has as many tokens as it may.
       stop_strings: a text is cut before the first of these. They are looked for when it has been written: they save no time, and a beam
         is scored with what stands behind them.
-      pad_id: stands after the end of a text.
-      start_id: the decoder's first token (T5: 0). None: a decoder-only model goes on from the last token of its inputs.
+      pad_id: stands after the end of a text; None: the vocabulary's padding.
+      start_id: the decoder's first token (T5: 0). None: a decoder-only model goes on from the last token of its inputs, as it does
+        whatever stands here where its vocabulary has no start token.
     """
 
     temperature: float = 0.0
@@ -80,15 +81,16 @@ class Decoding:
     num_beams: int = 1
     length_penalty: float = 1.0
     early_stopping: bool | Literal["never"] = False
-    eos_ids: tuple[int, ...] = (EOS_ID,)
+    eos_ids: tuple[int, ...] | None = None
     stop_strings: tuple[str, ...] = ()
-    pad_id: int = PAD_ID
+    pad_id: int | None = None
     start_id: int | None = START_ID
 
     def __post_init__(self) -> None:
         one = self.stop_strings
         object.__setattr__(self, "stop_strings", (one,) if isinstance(one, str) else tuple(one))
-        object.__setattr__(self, "eos_ids", tuple(self.eos_ids))  # gin gives lists.
+        ends = None if self.eos_ids is None else tuple(self.eos_ids)  # gin gives lists.
+        object.__setattr__(self, "eos_ids", ends)
         self._check("temperature", _is_number(self.temperature) and self.temperature >= 0, "0 (greedy) or more")
         self._check("top_p", _is_number(self.top_p) and 0 < self.top_p <= 1, "more than 0 and at most 1")
         self._check("length_penalty", _is_number(self.length_penalty), "a finite number")
@@ -96,10 +98,10 @@ class Decoding:
         fields.check_count("Decoding.num_beams", self.num_beams)
         if self.top_k is not None:
             fields.check_count("Decoding.top_k", self.top_k)
-        self._check("eos_ids", all(map(_is_id, self.eos_ids)), "token ids of 0 or more")
-        self._check("eos_ids", len(set(self.eos_ids)) == len(self.eos_ids), "each token once")
+        self._check("eos_ids", all(map(_is_id, ends or ())), "token ids of 0 or more")
+        self._check("eos_ids", len(set(ends or ())) == len(ends or ()), "each token once")
         self._check("stop_strings", all(isinstance(each, str) and each for each in self.stop_strings), "texts that are not empty")
-        self._check("pad_id", _is_id(self.pad_id), "a token id of 0 or more")
+        self._check("pad_id", self.pad_id is None or _is_id(self.pad_id), "a token id of 0 or more, or None")
         self._check("start_id", self.start_id is None or _is_id(self.start_id), "a token id of 0 or more, or None")
         if self.temperature == 0 and (self.top_k is not None or self.top_p < 1):
             raise UserError(
@@ -111,6 +113,10 @@ class Decoding:
             )
         if self.num_beams == 1 and (self.length_penalty != 1 or self.early_stopping is not False):
             raise UserError("Decoding: length_penalty and early_stopping are beam search's; set num_beams to 2 or more")
+
+    def ends(self, *, eos: int = EOS_ID, pad: int = PAD_ID) -> tuple[tuple[int, ...], int]:
+        """`(eos_ids, pad_id)`: a vocabulary's own (T5's, if none are given) where the settings name none."""
+        return (eos,) if self.eos_ids is None else self.eos_ids, pad if self.pad_id is None else self.pad_id
 
     def _check(self, name: str, good: bool, wanted: str) -> None:
         if not good:
@@ -146,6 +152,7 @@ def generate(
     if settings.num_beams > 1:
         return search(model, batch, max_tokens=max_tokens, settings=settings, shared=shared)[0][:, 0]
     step, logits_BV, cache = _begin(model, batch, max_tokens=max_tokens, settings=settings, shared=shared)
+    eos_ids, pad_id = settings.ends()
 
     def choose(logits_BV: Array, number: Array) -> Array:
         if settings.temperature == 0.0:
@@ -161,13 +168,13 @@ def generate(
     def advance(state: tuple) -> tuple:
         number, tokens_BT, last_B, ended_B, cache = state
         logits_BV, cache = step(last_B[:, None], cache)
-        last_B = jnp.where(ended_B, settings.pad_id, choose(logits_BV, number))
+        last_B = jnp.where(ended_B, pad_id, choose(logits_BV, number))
         tokens_BT = jax.lax.dynamic_update_slice_in_dim(tokens_BT, last_B[:, None], number, axis=1)
-        return number + 1, tokens_BT, last_B, ended_B | beam.among(last_B, settings.eos_ids), cache
+        return number + 1, tokens_BT, last_B, ended_B | beam.among(last_B, eos_ids), cache
 
     first_B = choose(logits_BV, jnp.int32(0))
-    tokens_BT = jnp.full((first_B.shape[0], max_tokens), settings.pad_id, jnp.int32).at[:, 0].set(first_B)
-    state = (jnp.int32(1), tokens_BT, first_B, beam.among(first_B, settings.eos_ids), cache)
+    tokens_BT = jnp.full((first_B.shape[0], max_tokens), pad_id, jnp.int32).at[:, 0].set(first_B)
+    state = (jnp.int32(1), tokens_BT, first_B, beam.among(first_B, eos_ids), cache)
     return jax.lax.while_loop(unfinished, advance, state)[1]
 
 
@@ -177,6 +184,7 @@ def search(model: T5 | Decoder | Model, batch: Batch, *, max_tokens: int, settin
     Arguments as of `generate`, results as of `beam.search`.
     """
     step, logits_BV, cache = _begin(model, batch, max_tokens=max_tokens, settings=settings, shared=shared)
+    eos_ids, pad_id = settings.ends()
     return beam.search(
         step,
         logits_BV,
@@ -185,8 +193,8 @@ def search(model: T5 | Decoder | Model, batch: Batch, *, max_tokens: int, settin
         num_beams=settings.num_beams,
         length_penalty=settings.length_penalty,
         early_stopping=settings.early_stopping,
-        eos_ids=settings.eos_ids,
-        pad_id=settings.pad_id,
+        eos_ids=eos_ids,
+        pad_id=pad_id,
     )
 
 

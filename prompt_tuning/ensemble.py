@@ -47,7 +47,7 @@ def _run(experiment: "Experiment", flags: argparse.Namespace) -> None:
     settings = dataclasses.replace(experiment.evaluation, **({"split": flags.split} if flags.split else {}))
     experiment = dataclasses.replace(experiment, method=Ensemble(tuple(flags.prompts)))
     vocabulary = assembly.check_vocabulary(experiment)
-    lengths = evaluation.Lengths(experiment.input_length, experiment.target_length, experiment.method.layout)
+    lengths = evaluation.Lengths(experiment.input_length, experiment.target_length, experiment.layout)
     source = experiment.evaluation_data or experiment.data
     tasks = evaluation.task_examples(source, vocabulary, settings=settings, lengths=lengths)
     built = assembly.assemble(experiment)
@@ -94,7 +94,6 @@ def answers(
     import numpy as np
 
     from prompt_tuning import evaluation
-    from prompt_tuning.data.features import EOS_ID
 
     rows = [{**example, "task": number} for example in task.examples for number in range(members)]
     texts = [tuple(example.get("answer_choices") or ()) for example in task.examples]
@@ -106,7 +105,7 @@ def answers(
         return found | {"vote": [collections.Counter(said).most_common(1)[0][0] for said in said_EN]}
     if not all(texts):
         raise UserError(f"task {task.name}: some examples have answer choices and others none; wanted all or none; set Evaluation.mode")
-    encode = functools.cache(lambda text: (*map(int, vocabulary.encode(text)), EOS_ID))
+    encode = functools.cache(lambda text: (*map(int, vocabulary.encode(text)), lengths.prompt.delimiters.eos))
     scores = evaluation.score_choices(
         parts,
         rows,

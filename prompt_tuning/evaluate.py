@@ -93,7 +93,7 @@ def load(experiment: "Experiment", *, workdir: str | None, checkpoint: str | Non
         _check_same_run(experiment, pathlib.Path(workdir))
     assembly.check_vocabulary(experiment)
     built = assembly.assemble(experiment)
-    lengths = Lengths(experiment.input_length, experiment.target_length, experiment.method.layout)
+    lengths = Lengths(experiment.input_length, experiment.target_length, experiment.layout)
     if checkpoint in ("base", "adapter"):
         return Loaded((built.graphdef, built.tuned, built.frozen), lengths, checkpoint, None)
     restored = _restored(built, str(workdir), checkpoint)
@@ -122,7 +122,7 @@ def load_tasks(experiment: "Experiment", workdirs: Sequence[str], *, checkpoint:
     assembly.check_vocabulary(experiment)
     built = assembly.assemble(experiment)
     tuned = mixed_tasks.stacked([_restored(built, workdir, checkpoint or "best").trainable for workdir in workdirs])
-    lengths = Lengths(experiment.input_length, experiment.target_length, experiment.method.layout)
+    lengths = Lengths(experiment.input_length, experiment.target_length, experiment.layout)
     return Loaded((mixed_tasks.Mixed(built.graphdef), tuned, built.frozen), lengths, checkpoint or "best", None)
 
 

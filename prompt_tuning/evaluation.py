@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from prompt_tuning import decoding, evaluation_batches, losses, mixed_tasks
-from prompt_tuning.data import features, metrics, mixtures
+from prompt_tuning.data import metrics, mixtures
 from prompt_tuning.decoding import GREEDY, Decoding
 from prompt_tuning.errors import UserError
 from prompt_tuning.evaluation_batches import Lengths
@@ -171,17 +171,22 @@ def _loss(
         raise UserError(
             f"task {task.name}: the loss of example {int(np.argmin(np.isfinite(sums)))} is not finite; the weights have diverged"
         )
-    rows = _rows(task, vocabulary)
+    rows = _rows(task, lengths, vocabulary)
     for row, log_likelihood, count in zip(rows, sums, counts, strict=True):
         row |= {"log_likelihood": float(log_likelihood), "target_tokens": int(count)}
     return rows, -float(np.sum(sums, dtype=np.float64) / np.sum(counts))
 
 
-def _rows(task: TaskExamples, vocabulary: Vocabulary) -> list[dict[str, Any]]:
-    return [
-        {"task": task.name, "inputs": _text(example, "inputs", vocabulary), "target": _text(example, "targets", vocabulary)}
-        for example in task.examples
-    ]
+def _rows(task: TaskExamples, lengths: Lengths, vocabulary: Vocabulary) -> list[dict[str, Any]]:
+    marks = lengths.prompt.delimiters
+
+    def text(example: Example, field: str) -> str:
+        found = example.get(f"{field}_pretokenized")
+        return (
+            vocabulary.decode(decoding.without_end(example[field], eos_ids=(marks.eos,), pad_id=marks.pad)) if found is None else str(found)
+        )
+
+    return [{"task": task.name, "inputs": text(example, "inputs"), "target": text(example, "targets")} for example in task.examples]
 
 
 def _predict(parts: Parts, task: TaskExamples, settings: Evaluation, lengths: Lengths, vocabulary: Vocabulary) -> list[dict[str, Any]]:
@@ -192,8 +197,8 @@ def _predict(parts: Parts, task: TaskExamples, settings: Evaluation, lengths: Le
         raise UserError(f"task {task.name}: example {row} has no answer choices to rank; set Evaluation.mode to 'auto' or 'generate'")
     ranked = [] if settings.mode == "generate" else [row for row, own in enumerate(choices) if own]
     written = sorted(set(range(len(task.examples))) - set(ranked))
-    rows = _rows(task, vocabulary)
-    encode = functools.cache(lambda text: (*map(int, vocabulary.encode(text)), features.EOS_ID))
+    rows = _rows(task, lengths, vocabulary)
+    encode = functools.cache(lambda text: (*map(int, vocabulary.encode(text)), lengths.prompt.delimiters.eos))
     scores = score_choices(
         parts,
         [task.examples[row] for row in ranked],
@@ -214,11 +219,6 @@ def _predict(parts: Parts, task: TaskExamples, settings: Evaluation, lengths: Le
     for row, text in zip(written, texts, strict=True):
         rows[row]["prediction"] = text
     return rows
-
-
-def _text(example: Example, field: str, vocabulary: Vocabulary) -> str:
-    text = example.get(f"{field}_pretokenized")
-    return vocabulary.decode(decoding.without_end(example[field])) if text is None else str(text)
 
 
 def score_choices(
@@ -243,18 +243,22 @@ def score_choices(
       include_eos: whether a choice's end token is scored.
     """
     scores: list[np.ndarray] = [np.zeros(0, np.float32)] * len(examples)
-    input_lengths = [evaluation_batches.bucket(len(example["inputs"]), 32, lengths.input_length) for example in examples]
+    input_lengths = [evaluation_batches.input_bucket(example, lengths) for example in examples]
     longest = [max(len(choice) for choice in own) for own in choices]
     for chosen, count in evaluation_batches.batches(input_lengths, batch_size):
-        encoder = evaluation_batches.encoder_batch([examples[i] for i in chosen], max(input_lengths[i] for i in chosen), lengths)
+        input_length = max(input_lengths[i] for i in chosen)
+        encoder = evaluation_batches.encoder_batch([examples[i] for i in chosen], input_length, lengths)
         pairs = [(position, choice) for position, i in enumerate(chosen) for choice in choices[i]]
         # A multiple of the rows keeps the number of shapes small where the number of choices varies from example to example.
         pairs += [pairs[-1]] * (-len(pairs) % len(chosen))
         decoder = evaluation_batches.decoder_batch(
-            [choice for _, choice in pairs], evaluation_batches.bucket(max(longest[i] for i in chosen), 8, None), lengths
+            [examples[chosen[position]] | {"targets": choice} for position, choice in pairs],
+            input_length,
+            evaluation_batches.bucket(max(longest[i] for i in chosen), 8, None),
+            lengths,
         )
         if not include_eos:
-            decoder["decoder_loss_weights"] = decoder["decoder_loss_weights"] * (decoder["decoder_target_tokens"] != features.EOS_ID)
+            decoder["decoder_loss_weights"] *= decoder["decoder_target_tokens"] != lengths.prompt.delimiters.eos
         owner_R = np.array([position for position, _ in pairs], np.int32)
         sums_R, counts_R = _score_rows(*parts, encoder | decoder, owner_R, shared=evaluation_batches.shared_columns(encoder, lengths))
         if normalisation == "length":
@@ -274,13 +278,14 @@ def log_likelihoods(parts: Parts, examples: Sequence[Example], *, lengths: Lengt
     """
     sums, counts = np.zeros(len(examples), np.float32), np.zeros(len(examples), np.int32)
     sizes = [
-        (evaluation_batches.bucket(len(e["inputs"]), 32, lengths.input_length), evaluation_batches.bucket(len(e["targets"]), 8, None))
-        for e in examples
+        (evaluation_batches.input_bucket(example, lengths), evaluation_batches.bucket(len(example["targets"]), 8, None))
+        for example in examples
     ]
     for chosen, count in evaluation_batches.batches(sizes, batch_size):
         rows = [examples[i] for i in chosen]
-        encoder = evaluation_batches.encoder_batch(rows, max(sizes[i][0] for i in chosen), lengths)
-        decoder = evaluation_batches.decoder_batch([row["targets"] for row in rows], max(sizes[i][1] for i in chosen), lengths)
+        input_length, target_length = (max(sizes[i][side] for i in chosen) for side in (0, 1))
+        encoder = evaluation_batches.encoder_batch(rows, input_length, lengths)
+        decoder = evaluation_batches.decoder_batch(rows, input_length, target_length, lengths)
         sums_B, counts_B = _score_rows(*parts, encoder | decoder, None, shared=evaluation_batches.shared_columns(encoder, lengths))
         sums[chosen[:count]] = np.asarray(sums_B)[:count]
         counts[chosen[:count]] = np.asarray(counts_B)[:count].astype(np.int32)
@@ -335,11 +340,14 @@ def generate_tokens(
 
     Raises UserError where the model has a prompt in the decoder and `settings` no start token for it to stand beside.
     """
+    eos_ids, pad_id = settings.ends(eos=lengths.prompt.delimiters.eos, pad=lengths.prompt.delimiters.pad)
+    settings = dataclasses.replace(settings, eos_ids=eos_ids, pad_id=pad_id)
     generated: list[list[int]] = [[] for _ in examples]
-    sizes = [evaluation_batches.bucket(len(example["inputs"]), 32, lengths.input_length) for example in examples]
+    sizes = [evaluation_batches.input_bucket(example, lengths) for example in examples]
     for chosen, count in evaluation_batches.batches(sizes, batch_size):
-        batch = evaluation_batches.encoder_batch([examples[i] for i in chosen], max(sizes[i] for i in chosen), lengths)
-        batch |= evaluation_batches.decoder_start(len(chosen), lengths.prompt, settings)
+        rows, input_length = [examples[i] for i in chosen], max(sizes[i] for i in chosen)
+        batch = evaluation_batches.encoder_batch(rows, input_length, lengths)
+        batch |= evaluation_batches.decoder_start(rows, input_length, lengths, settings)
         keys_B = None
         if settings.temperature > 0.0:
             keys_B = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(jax.random.key(seed), jnp.asarray(chosen + first_row))
@@ -354,7 +362,7 @@ def generate_tokens(
             )
         )
         for position, i in enumerate(chosen[:count]):
-            generated[i] = decoding.without_end(tokens_BT[position], eos_ids=settings.eos_ids, pad_id=settings.pad_id)
+            generated[i] = decoding.without_end(tokens_BT[position], eos_ids=eos_ids, pad_id=pad_id)
     return generated
 
 

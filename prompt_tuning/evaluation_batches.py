@@ -16,7 +16,7 @@ Batch = dict[str, np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class Lengths:
-    """What shapes an example: most input tokens (longer ones are cut), most generated tokens, and where the prompt stands."""
+    """What shapes an example: most input tokens (BOS counted; longer ones are cut), most generated tokens, and where the prompt stands."""
 
     input_length: int
     target_length: int
@@ -27,6 +27,11 @@ def bucket(length: int, smallest: int, largest: int | None) -> int:
     """The least power of two that is at least `length` and `smallest`, and at most `largest`."""
     size = max(smallest, 1 << max(length - 1, 0).bit_length())
     return size if largest is None else min(size, largest)
+
+
+def input_bucket(example: Example, lengths: Lengths) -> int:
+    """The input length that an example is laid in."""
+    return bucket(len(example["inputs"]) + (lengths.prompt.delimiters.bos is not None), 32, lengths.input_length)
 
 
 def batches(sizes: Sequence[Any], batch_size: int) -> Iterator[tuple[np.ndarray, int]]:
@@ -40,24 +45,34 @@ def batches(sizes: Sequence[Any], batch_size: int) -> Iterator[tuple[np.ndarray,
 
 def encoder_batch(examples: Sequence[Example], input_length: int, lengths: Lengths) -> Batch:
     """The `encoder_` arrays of `features.layout`, and `task_ids` [B] where examples are numbered by task."""
-    own = [{"task": example["task"]} if "task" in example else {} for example in examples]
-    rows = [{"inputs": example["inputs"], "targets": [features.EOS_ID]} | task for example, task in zip(examples, own, strict=True)]
-    laid = features.layout(rows, input_length=input_length, target_length=1, prompt=lengths.prompt)
-    kept = {name: value for name, value in laid.items() if name.startswith("encoder_")}
-    if all(isinstance(task.get("task"), int) for task in own):
-        kept["task_ids"] = np.array([task["task"] for task in own], np.int32)
+    kept = _half("encoder_", _beginnings(examples, lengths), input_length, 1, lengths)
+    if all(isinstance(example.get("task"), int) for example in examples):
+        kept["task_ids"] = np.array([example["task"] for example in examples], np.int32)
     return kept
 
 
-def decoder_batch(targets: Sequence[Sequence[int]], target_length: int, lengths: Lengths) -> Batch:
+def decoder_batch(examples: Sequence[Example], input_length: int, target_length: int, lengths: Lengths) -> Batch:
     """The `decoder_` arrays of `features.layout`."""
-    rows = [{"inputs": [features.EOS_ID], "targets": list(target), "task": 0} for target in targets]
-    laid = features.layout(rows, input_length=1, target_length=target_length, prompt=lengths.prompt)
-    return {name: value for name, value in laid.items() if name.startswith("decoder_")}
+    return _half("decoder_", examples, input_length, target_length, lengths)
 
 
-def decoder_start(rows: int, prompt: features.PromptLayout, settings: Decoding) -> Batch:
-    """What the decoder starts with where it has a prompt; nothing where the start token alone says it."""
+def _beginnings(examples: Sequence[Example], lengths: Lengths) -> list[dict[str, Any]]:
+    """The examples with targets that say nothing."""
+    return [{**example, "targets": [lengths.prompt.delimiters.eos]} for example in examples]
+
+
+def _half(side: str, examples: Sequence[Example], input_length: int, target_length: int, lengths: Lengths) -> Batch:
+    laid = features.layout(examples, input_length=input_length, target_length=target_length, prompt=lengths.prompt)
+    return {name: value for name, value in laid.items() if name.startswith(side)}
+
+
+def decoder_start(examples: Sequence[Example], input_length: int, lengths: Lengths, settings: Decoding) -> Batch:
+    """What the decoder starts with where it has a prompt, or is all there is; nothing where the start token alone says it."""
+    rows, prompt = len(examples), lengths.prompt
+    if prompt.delimiters.start is None:
+        laid = decoder_batch(_beginnings(examples, lengths), input_length, 1, lengths)
+        names = {"decoder_input_tokens": "decoder_start_tokens", "decoder_prompt_slots": "decoder_start_slots"}
+        return {new: laid[old] for old, new in names.items() if old in laid}
     if not prompt.decoder_length:
         return {}
     if settings.start_id is None:
@@ -70,6 +85,8 @@ def decoder_start(rows: int, prompt: features.PromptLayout, settings: Decoding) 
 
 
 def shared_columns(batch: Batch, lengths: Lengths) -> int:
-    """The length of a prompt that stands at the beginning of all rows, or 0. (Not of whatever they share: each length is compiled anew.)"""
-    length, names = lengths.prompt.encoder_length, ("encoder_input_tokens", "encoder_prompt_slots", "encoder_segment_ids")
+    """The length of a prompt at the beginning of all rows, BOS counted, or 0. (Not of all they share: each length is compiled anew.)"""
+    prompt = lengths.prompt
+    length = prompt.encoder_length and prompt.encoder_length + (prompt.delimiters.bos is not None)
+    names = ("encoder_input_tokens", "encoder_prompt_slots", "encoder_segment_ids")
     return length if length and all((batch[name][:, :length] == batch[name][:1, :length]).all() for name in names) else 0

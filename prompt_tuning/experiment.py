@@ -6,6 +6,7 @@ import json
 import typing
 from typing import Any, Protocol
 
+from prompt_tuning.data.features import PromptLayout
 from prompt_tuning.data.mixtures import Source
 from prompt_tuning.data.vocabularies import Vocabulary
 from prompt_tuning.errors import UserError
@@ -123,6 +124,11 @@ class Experiment:
                 f"no base checkpoint: {method} over random weights learns nothing; set --gin.BASE_CHECKPOINT=\"'DIR'\" "
                 "(or experiment.Experiment.allow_random_base = True to do it all the same)"
             )
+
+    @property
+    def layout(self) -> PromptLayout:
+        """Where the method's prompts stand, beside the vocabulary's delimiters."""
+        return dataclasses.replace(self.method.layout, delimiters=self.vocabulary.delimiters)
 
     @property
     def trained_model(self) -> T5Config | DecoderConfig:

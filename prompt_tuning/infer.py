@@ -107,15 +107,14 @@ def answer(
     import tqdm
 
     from prompt_tuning import evaluation
-    from prompt_tuning.data.features import EOS_ID
 
     group = settings.batch_size * _BATCHES_AT_ONCE
-    rows, done = iter(rows), 0
+    rows, done, marks = iter(rows), 0, loaded.lengths.prompt.delimiters
     with tqdm.tqdm(unit="row", file=sys.stderr, disable=None) as progress:  # None: off where there is no terminal.
         while chunk := list(itertools.islice(rows, group)):
             # A decoder-only model that goes on from its inputs is not told that they have ended.
             goes_on = settings.decoding.start_id is None and not score
-            ends = {"inputs": [] if goes_on else [EOS_ID], "targets": [EOS_ID]}
+            ends = {"inputs": [marks.eos] if marks.inputs_end and not goes_on else [], "targets": [marks.eos]}
             fields = ("inputs", "targets") if score else ("inputs",)
             examples = [{field: [*vocabulary.encode(row[field]), *ends[field]] for field in fields} | _task_of(row, tasks) for row in chunk]
             if score:

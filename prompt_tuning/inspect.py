@@ -71,6 +71,10 @@ class _NoVocabulary:
     settings: Any
     vocab_size: int
 
+    @property
+    def delimiters(self) -> Any:
+        return self.settings.delimiters
+
     def load(self) -> Any:
         return self
 

@@ -162,7 +162,7 @@ def abstract_batch(experiment: Experiment, mesh: jax.sharding.Mesh) -> dict[str,
     shape: Any = {
         "input_length": experiment.input_length,
         "target_length": experiment.target_length,
-        "prompt": experiment.method.layout,
+        "prompt": experiment.layout,
     }
     if experiment.choice_losses is None:
         one = features.layout_rows([[example]], packed=experiment.packed, **shape)
@@ -188,7 +188,7 @@ def batches(experiment: Experiment, *, start_step: int) -> mixtures.Prefetched:
         input_length=experiment.input_length,
         target_length=experiment.target_length,
         batch_size=experiment.batch_size,
-        prompt=experiment.method.layout,
+        prompt=experiment.layout,
         seed=experiment.seed,
         start_step=start_step,
         packed=experiment.packed,
@@ -200,7 +200,7 @@ def batches(experiment: Experiment, *, start_step: int) -> mixtures.Prefetched:
 def evaluator(experiment: Experiment, graphdef: Any, frozen: dict[str, Any]) -> Callable[[dict[str, Any]], evaluation.Report]:
     """A function from what is tuned to its report on the evaluation split; the examples are read once, on the first call."""
     vocabulary = experiment.vocabulary.load()
-    lengths = evaluation.Lengths(experiment.input_length, experiment.target_length, experiment.method.layout)
+    lengths = evaluation.Lengths(experiment.input_length, experiment.target_length, experiment.layout)
 
     @functools.cache
     def tasks() -> list[evaluation.TaskExamples]:

@@ -315,7 +315,7 @@ def test_a_text_ends_before_the_first_stop_string():
         ({"eos_ids": (-1,)}, "Decoding.eos_ids: wanted token ids of 0 or more, got (-1,)"),
         ({"eos_ids": (3, 3)}, "Decoding.eos_ids: wanted each token once"),
         ({"stop_strings": ("",)}, "Decoding.stop_strings"),
-        ({"pad_id": None}, "Decoding.pad_id"),
+        ({"pad_id": -1}, "Decoding.pad_id"),
         ({"start_id": -1}, "Decoding.start_id"),
     ],
 )

@@ -123,8 +123,8 @@ def their_generation(theirs, inputs, *, settings, **more):
         max_new_tokens=MOST_TOKENS,
         do_sample=False,
         num_beams=settings.num_beams,
-        eos_token_id=list(settings.eos_ids) or None,
-        pad_token_id=settings.pad_id,
+        eos_token_id=list(settings.ends()[0]) or None,
+        pad_token_id=settings.ends()[1],
         return_dict_in_generate=True,
         output_scores=True,
     )
@@ -134,7 +134,8 @@ def their_generation(theirs, inputs, *, settings, **more):
 
 
 def without_end(ids, settings):
-    return decoding.without_end(ids, eos_ids=settings.eos_ids, pad_id=settings.pad_id)
+    eos_ids, pad_id = settings.ends()
+    return decoding.without_end(ids, eos_ids=eos_ids, pad_id=pad_id)
 
 
 def agree(pair, chosen, *, prompt):

@@ -4,6 +4,10 @@ An example is a mapping with `inputs` and `targets`, token ids with the end toke
 tasks have prompts of their own. Soft prompts take no token ids: a slots array says for each position whether it holds a token (-1) or which
 row of the prompt (0 and up). Everything here is NumPy.
 
+A decoder-only model reads one sequence: [BOS] [prompt] inputs targets EOS, without EOS behind the inputs (`Delimiters`). It is laid in the
+same arrays: what stands last before the targets, a token or a row of the prompt, takes the place of the start token, and the encoder's
+arrays hold the rest. So the loss is on the targets alone, the first of them included, and decoding begins where the inputs end.
+
 Letters: B rows of a batch, S source length, T target length, P prompt length.
 """
 
@@ -26,6 +30,28 @@ _OPEN_ROWS = 16
 
 
 @dataclasses.dataclass(frozen=True)
+class Delimiters:
+    """The ids of a vocabulary that stand beside texts; the defaults are T5's.
+
+    Attributes:
+      eos: ends targets.
+      pad: fills rows.
+      start: what a decoder starts with; None for a decoder-only model, whose targets follow the inputs.
+      bos: stands before the inputs and their prompt; None for a vocabulary that begins with the text itself.
+      inputs_end: whether inputs end with EOS too.
+    """
+
+    eos: int = EOS_ID
+    pad: int = PAD_ID
+    start: int | None = START_ID
+    bos: int | None = None
+    inputs_end: bool = True
+
+
+T5_DELIMITERS = Delimiters()
+
+
+@dataclasses.dataclass(frozen=True)
 class PromptLayout:
     """How many rows of the prompt stand in the encoder and in the decoder, and where.
 
@@ -33,14 +59,17 @@ class PromptLayout:
       encoder_length: prompt rows 0..encoder_length-1 stand in the encoder.
       decoder_length: prompt rows encoder_length..encoder_length+decoder_length-1 stand in the decoder.
       placement: in the encoder, `before` the first token, `after_first` token, or as `suffix` after the last token (EOS). In the decoder,
-        whose given input is the start token alone, `before` stands before the start token and the other two stand after it.
+        whose given input is the start token alone, `before` stands before the start token and the other two stand after it. BOS is none
+        of these tokens: it stands before all.
       tasks: how many tasks have a prompt of their own: row r of task t is row t * encoder_length + r. With several, the decoder has none.
+      delimiters: of the vocabulary. A decoder-only model's whole sequence is the encoder's, and its decoder has no prompt.
     """
 
     encoder_length: int = 0
     decoder_length: int = 0
     placement: Literal["before", "after_first", "suffix"] = "before"
     tasks: int = 1
+    delimiters: Delimiters = T5_DELIMITERS
 
     def __post_init__(self) -> None:
         if self.encoder_length < 0 or self.decoder_length < 0:
@@ -49,28 +78,36 @@ class PromptLayout:
             raise UserError(f"PromptLayout.placement: wanted 'before', 'after_first' or 'suffix', got {self.placement!r}")
         if self.tasks < 1 or (self.tasks > 1 and self.decoder_length):
             raise UserError(f"PromptLayout.tasks: wanted 1 or more, and 1 with a prompt in the decoder, got {self.tasks}")
+        if self.delimiters.start is None and self.decoder_length:
+            raise UserError(
+                f"PromptLayout.decoder_length: wanted 0, for a decoder-only model has one sequence, got {self.decoder_length}; "
+                "prompt the inputs (Prompt.stacks = 'encoder')"
+            )
 
 
 NO_PROMPT = PromptLayout()
 
 
-def trim(ids: Sequence[int] | np.ndarray, length: int) -> np.ndarray:
+def trim(ids: Sequence[int] | np.ndarray, length: int, *, eos: int = EOS_ID) -> np.ndarray:
     """The first `length` ids, int32; what is cut keeps its EOS as last token."""
     array = np.asarray(ids, np.int32)
     if len(array) <= length:
         return array
     cut = array[:length].copy()
-    if array[-1] == EOS_ID:
-        cut[-1] = EOS_ID
+    if array[-1] == eos:
+        cut[-1] = eos
     return cut
 
 
 def decoder_start(prompt: PromptLayout) -> tuple[np.ndarray, np.ndarray]:
     """What a decoder is given before it writes: `(tokens_T, slots_T)`, the start token and the decoder's prompt in their order.
 
-    The logits of the last position are those of the first target token.
+    The logits of the last position are those of the first target token. A decoder-only model has no start token to ask for.
     """
-    return _with_prompt(np.array([START_ID], np.int32), prompt.decoder_length, at=_decoder_place(prompt), first_row=prompt.encoder_length)
+    marks = prompt.delimiters
+    assert marks.start is not None, "each row of a decoder-only model starts with its own last input"
+    start = np.array([marks.start], np.int32)
+    return _with_prompt(start, prompt.decoder_length, at=_decoder_place(prompt), first_row=prompt.encoder_length, pad=marks.pad)
 
 
 def layout(
@@ -86,9 +123,11 @@ def layout(
     prompt.decoder_length: `encoder_input_tokens`, `encoder_segment_ids` (1 on the example and its prompt, 0 on padding),
     `decoder_input_tokens` (the targets shifted right behind the start token), `decoder_target_tokens`, `decoder_loss_weights` (1 where a
     token of the targets is predicted, EOS included, else 0), `decoder_segment_ids`; and `encoder_prompt_slots`, `decoder_prompt_slots`
-    where the respective prompt has rows. Inputs and targets longer than their length are cut and keep their EOS.
+    where the respective prompt has rows (of a decoder-only model both, where it has a prompt). Inputs, their BOS counted, and targets
+    longer than their length are cut and keep their EOS.
 
-    Raises UserError for an example with empty inputs or targets, or of no known task where each task has its prompt.
+    Raises UserError for an example with empty inputs (but where BOS or a prompt stands before a decoder-only model's targets) or targets,
+    or of no known task where each task has its prompt.
     """
     return layout_rows(
         [[example] for example in examples], input_length=input_length, target_length=target_length, prompt=prompt, packed=False
@@ -109,21 +148,25 @@ def layout_rows(
     Raises UserError where a row does not hold its examples (use `pack`).
     """
     source_length, decoder_length = input_length + prompt.encoder_length, target_length + prompt.decoder_length
+    pad, joint = prompt.delimiters.pad, prompt.delimiters.start is None
     batch: Batch = {}
     for side, length in (("encoder", source_length), ("decoder", decoder_length)):
-        batch[f"{side}_input_tokens"] = np.full((len(rows), length), PAD_ID, np.int32)
+        batch[f"{side}_input_tokens"] = np.full((len(rows), length), pad, np.int32)
         batch[f"{side}_prompt_slots"] = np.full((len(rows), length), TOKEN_SLOT, np.int32)
         batch[f"{side}_segment_ids"] = np.zeros((len(rows), length), np.int32)
         batch[f"{side}_positions"] = np.zeros((len(rows), length), np.int32)
-    batch["decoder_target_tokens"] = np.full((len(rows), decoder_length), PAD_ID, np.int32)
+    batch["decoder_target_tokens"] = np.full((len(rows), decoder_length), pad, np.int32)
     batch["decoder_loss_weights"] = np.zeros((len(rows), decoder_length), np.float32)
     for index, row in enumerate(rows):
         encoder_at = decoder_at = 0
         for segment, example in enumerate(row, start=1):
-            inputs, targets = _checked(example, input_length, target_length)
+            inputs, targets = _checked(example, input_length, target_length, prompt)
             tokens, slots = _encoder_sequence(inputs, prompt, first_row=_task_of(example, prompt) * prompt.encoder_length)
+            given = (tokens[-1:], slots[-1:]) if joint else decoder_start(prompt)
+            if joint:
+                tokens, slots = tokens[:-1], slots[:-1]
             encoder_at = _write(batch, "encoder", index, encoder_at, segment, tokens, slots)
-            tokens, slots, wanted, weights = _decoder_sequence(targets, prompt)
+            tokens, slots, wanted, weights = _decoder_sequence(given, targets, prompt)
             where = slice(decoder_at, decoder_at + len(tokens))
             decoder_at = _write(batch, "decoder", index, decoder_at, segment, tokens, slots)
             batch["decoder_target_tokens"][index, where] = wanted
@@ -132,7 +175,7 @@ def layout_rows(
         del batch["encoder_positions"], batch["decoder_positions"]
     if not prompt.encoder_length:
         del batch["encoder_prompt_slots"]
-    if not prompt.decoder_length:
+    if not prompt.decoder_length and not (joint and prompt.encoder_length):
         del batch["decoder_prompt_slots"]
     return batch
 
@@ -154,8 +197,9 @@ def pack(
     source_length, decoder_length = input_length + prompt.encoder_length, target_length + prompt.decoder_length
     rows: list[tuple[list[Example], int, int]] = []
     for example in examples:
-        inputs, targets = _checked(example, input_length, target_length)
-        need_source, need_target = len(inputs) + prompt.encoder_length, len(targets) + prompt.decoder_length
+        inputs, targets = _checked(example, input_length, target_length, prompt)
+        need_source = len(inputs) + prompt.encoder_length - (prompt.delimiters.start is None)
+        need_target = len(targets) + prompt.decoder_length
         for place, (row, used_source, used_target) in enumerate(rows):
             if used_source + need_source <= source_length and used_target + need_target <= decoder_length:
                 row.append(example)
@@ -169,26 +213,38 @@ def pack(
         yield row
 
 
-def unpack(batch: Batch) -> list[dict[str, np.ndarray]]:
-    """The examples of a batch, row by row, without prompts and padding: the opposite of `layout` and `layout_rows`."""
+def unpack(batch: Batch, *, delimiters: Delimiters = T5_DELIMITERS) -> list[dict[str, np.ndarray]]:
+    """The examples of a batch, row by row, without prompts, BOS and padding: the opposite of `layout` and `layout_rows`."""
     examples = []
-    for row in range(len(batch["encoder_segment_ids"])):
-        for segment in range(1, int(batch["encoder_segment_ids"][row].max(initial=0)) + 1):
-            source = batch["encoder_segment_ids"][row] == segment
-            if "encoder_prompt_slots" in batch:
-                source &= batch["encoder_prompt_slots"][row] == TOKEN_SLOT
-            target = (batch["decoder_segment_ids"][row] == segment) & (batch["decoder_loss_weights"][row] > 0)
-            examples.append({"inputs": batch["encoder_input_tokens"][row, source], "targets": batch["decoder_target_tokens"][row, target]})
+    for row in range(len(batch["decoder_segment_ids"])):
+        for segment in range(1, int(batch["decoder_segment_ids"][row].max(initial=0)) + 1):
+            source, target = (batch[f"{side}_segment_ids"][row] == segment for side in ("encoder", "decoder"))
+            inputs = batch["encoder_input_tokens"][row, source & _holds_token(batch, "encoder", row)]
+            if delimiters.start is None:
+                given = target & (np.cumsum(target) == 1) & _holds_token(batch, "decoder", row)
+                inputs = np.concatenate([inputs, batch["decoder_input_tokens"][row, given]])
+            target &= batch["decoder_loss_weights"][row] > 0
+            examples.append({"inputs": inputs[delimiters.bos is not None :], "targets": batch["decoder_target_tokens"][row, target]})
     return examples
 
 
-def _checked(example: Example, input_length: int, target_length: int) -> tuple[np.ndarray, np.ndarray]:
-    for name in ("inputs", "targets"):
+def _holds_token(batch: Batch, side: str, row: int) -> np.ndarray:
+    slots = batch.get(f"{side}_prompt_slots")
+    return np.ones(batch[f"{side}_segment_ids"].shape[1], bool) if slots is None else slots[row] == TOKEN_SLOT
+
+
+def _checked(example: Example, input_length: int, target_length: int, prompt: PromptLayout) -> tuple[np.ndarray, np.ndarray]:
+    """Inputs, behind BOS where there is one, and targets, cut to their lengths."""
+    marks = prompt.delimiters
+    begun = marks.start is None and (marks.bos is not None or prompt.encoder_length > 0)
+    for name in ("targets",) if begun else ("inputs", "targets"):
         if len(example[name]) == 0:
             text = example.get("inputs_pretokenized")
             shown = f"inputs {text!r}" if text is not None else f"inputs (ids) {list(map(int, example['inputs'][:20]))}"
             raise UserError(f"an example has empty {name}: {shown}; wanted at least one token; drop the row or give its {name} text")
-    return trim(example["inputs"], input_length), trim(example["targets"], target_length)
+    bos = [] if marks.bos is None else [marks.bos]
+    inputs = trim(example["inputs"], input_length - len(bos), eos=marks.eos)
+    return np.concatenate([np.array(bos, np.int32), inputs]), trim(example["targets"], target_length, eos=marks.eos)
 
 
 def _task_of(example: Example, prompt: PromptLayout) -> int:
@@ -209,26 +265,29 @@ def _decoder_place(prompt: PromptLayout) -> int:
     return 0 if prompt.placement == "before" else 1
 
 
-def _with_prompt(tokens: np.ndarray, length: int, *, at: int, first_row: int) -> tuple[np.ndarray, np.ndarray]:
+def _with_prompt(tokens: np.ndarray, length: int, *, at: int, first_row: int, pad: int) -> tuple[np.ndarray, np.ndarray]:
     """Opens `length` prompt slots before position `at` of a token sequence: `(tokens, slots)`."""
-    filled = np.concatenate([tokens[:at], np.full(length, PAD_ID, np.int32), tokens[at:]])
+    filled = np.concatenate([tokens[:at], np.full(length, pad, np.int32), tokens[at:]])
     slots = np.full(len(filled), TOKEN_SLOT, np.int32)
     slots[at : at + length] = np.arange(first_row, first_row + length)
     return filled, slots
 
 
 def _encoder_sequence(inputs: np.ndarray, prompt: PromptLayout, *, first_row: int) -> tuple[np.ndarray, np.ndarray]:
-    place = {"before": 0, "after_first": 1, "suffix": len(inputs)}[prompt.placement]
-    return _with_prompt(inputs, prompt.encoder_length, at=place, first_row=first_row)
+    first = int(prompt.delimiters.bos is not None)
+    place = {"before": first, "after_first": first + 1, "suffix": len(inputs)}[prompt.placement]
+    return _with_prompt(inputs, prompt.encoder_length, at=min(place, len(inputs)), first_row=first_row, pad=prompt.delimiters.pad)
 
 
-def _decoder_sequence(targets: np.ndarray, prompt: PromptLayout) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def _decoder_sequence(
+    given: tuple[np.ndarray, np.ndarray], targets: np.ndarray, prompt: PromptLayout
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """`(tokens, slots, wanted, weights)`: each position is asked for what stands next, and counts where that is a token of the targets."""
-    sequence = np.concatenate([np.array([START_ID], np.int32), targets])
-    tokens, slots = _with_prompt(sequence, prompt.decoder_length, at=_decoder_place(prompt), first_row=prompt.encoder_length)
+    tokens = np.concatenate([given[0], targets])
+    slots = np.concatenate([given[1], np.full(len(targets), TOKEN_SLOT, np.int32)])
     weights = np.zeros(len(tokens) - 1, np.float32)
     weights[-len(targets) :] = 1.0
-    return tokens[:-1], slots[:-1], np.where(weights > 0, tokens[1:], PAD_ID).astype(np.int32), weights
+    return tokens[:-1], slots[:-1], np.where(weights > 0, tokens[1:], prompt.delimiters.pad).astype(np.int32), weights
 
 
 def _write(batch: Batch, side: str, row: int, start: int, segment: int, tokens: np.ndarray, slots: np.ndarray) -> int:

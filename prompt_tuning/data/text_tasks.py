@@ -1,7 +1,8 @@
 """SeqIO tasks over rows of text; imports TensorFlow and SeqIO, so import it late.
 
 A text task reads rows with `inputs` and `targets` and gives them tokenized with EOS appended after trimming
-(`seqio.preprocessors.append_eos_after_trim`); the pipelines of this package ask for no trimming here and trim when they lay out a batch.
+(`seqio.preprocessors.append_eos_after_trim`; to inputs only where the vocabulary has them end so); the pipelines of this package ask for no
+trimming here and trim when they lay out a batch.
 For evaluation a row keeps its texts (`inputs_pretokenized`, `targets_pretokenized`) and may carry `answer_choices`, `references` (every
 accepted answer) and `group` (a tag that some metrics read: rows of one question, say).
 """
@@ -13,7 +14,7 @@ from typing import Any
 import seqio
 import tensorflow as tf
 
-from prompt_tuning.data import metrics
+from prompt_tuning.data import metrics, vocabularies
 from prompt_tuning.data.rows import TextRow
 
 LIST_FIELDS = ("answer_choices", "references")
@@ -78,12 +79,13 @@ def register(
     name = f"{title}_{hashlib.sha256(content.encode()).hexdigest()[:12]}"
     if name in seqio.TaskRegistry.names():
         return seqio.TaskRegistry.get(name)
+    ends = {"inputs": vocabularies.delimiters(vocabulary).inputs_end, "targets": True}
     tail = (seqio.preprocessors.tokenize, seqio.preprocessors.append_eos_after_trim) if tokenize else ()
     return seqio.TaskRegistry.add(
         name,
         source=source(),
         preprocessors=[*preprocessors, *tail],
-        output_features={key: seqio.Feature(vocabulary, add_eos=True, dtype=tf.int32) for key in ("inputs", "targets")},
+        output_features={key: seqio.Feature(vocabulary, add_eos=end, dtype=tf.int32) for key, end in ends.items()},
         metric_fns=[metrics.seqio_metric(metric) for metric in metric_names],
         task_cls=TextTask,
         title=title,
@@ -92,10 +94,10 @@ def register(
     )
 
 
-def vocabulary_key(vocabulary: seqio.Vocabulary) -> tuple[str, int, str]:
-    """What tells a vocabulary apart: its class, size and content."""
+def vocabulary_key(vocabulary: seqio.Vocabulary) -> tuple[str, int, str, vocabularies.Delimiters]:
+    """What tells a vocabulary apart: its class, size, content and delimiters."""
     model = getattr(vocabulary, "sp_model", None) or b""
-    return type(vocabulary).__name__, int(vocabulary.vocab_size), hashlib.sha256(model).hexdigest()
+    return type(vocabulary).__name__, int(vocabulary.vocab_size), hashlib.sha256(model).hexdigest(), vocabularies.delimiters(vocabulary)
 
 
 def as_example(features: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,11 +1,15 @@
-"""Vocabularies: SentencePiece models and bytes, both with T5's ids (padding 0, EOS 1, unknown 2) and sentinels at the top."""
+"""Vocabularies: SentencePiece models and bytes, both with T5's ids (padding 0, EOS 1, unknown 2) and sentinels at the top.
+
+Those of decoder-only models are in `decoder_vocabularies.py`.
+"""
 
 import dataclasses
 import functools
 import os
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from prompt_tuning import assets
+from prompt_tuning.data.features import T5_DELIMITERS, Delimiters
 from prompt_tuning.errors import UserError
 
 if TYPE_CHECKING:
@@ -14,6 +18,11 @@ if TYPE_CHECKING:
 
 class Vocabulary(Protocol):
     """The settings of a vocabulary; `load` gives the vocabulary itself."""
+
+    @property
+    def delimiters(self) -> Delimiters:
+        """The ids that stand beside texts, and so how examples are laid."""
+        ...
 
     def load(self) -> "seqio.Vocabulary":
         """The SeqIO vocabulary."""
@@ -31,6 +40,11 @@ class SentencePiece:
 
     path: str | None = "bundled:world.model"
     extra_ids: int = 100
+
+    @property
+    def delimiters(self) -> Delimiters:
+        """T5's."""
+        return T5_DELIMITERS
 
     def load(self) -> "seqio.Vocabulary":
         """The SeqIO vocabulary, read once a process. Raises UserError for a missing or broken file, or ids that are not T5's."""
@@ -50,9 +64,19 @@ class Bytes:
 
     extra_ids: int = 125
 
+    @property
+    def delimiters(self) -> Delimiters:
+        """T5's."""
+        return T5_DELIMITERS
+
     def load(self) -> "seqio.Vocabulary":
         """The SeqIO vocabulary."""
         return _load_bytes(self.extra_ids)
+
+
+def delimiters(vocabulary: Any) -> Delimiters:
+    """Those of a SeqIO vocabulary: T5's, unless it has its own."""
+    return getattr(vocabulary, "delimiters", T5_DELIMITERS)
 
 
 def sentinel_id(vocabulary: "seqio.Vocabulary", index: int) -> int:
@@ -78,7 +102,8 @@ def _load_sentencepiece(path: str, extra_ids: int, modified: int) -> "seqio.Voca
         ) from error
     if ids != (0, 1, 2):
         raise UserError(
-            f"vocabulary {path}: wanted T5's ids padding 0, EOS 1, unknown 2, got {ids}; train it with pad_id=0, eos_id=1, unk_id=2"
+            f"vocabulary {path}: wanted T5's ids padding 0, EOS 1, unknown 2, got {ids}; train it with pad_id=0, eos_id=1, unk_id=2, "
+            "or for a decoder-only model take decoder_vocabularies.SentencePiece"
         )
     return vocabulary
 
