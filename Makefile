@@ -43,6 +43,7 @@ format: $(VENV)/.test-stamp
 benchmark: $(VENV)/.test-stamp
 	$(BIN)/python -m benchmarks.train_step
 	$(BIN)/python -m benchmarks.generate
+	$(BIN)/python -m benchmarks.methods
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

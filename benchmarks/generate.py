@@ -17,23 +17,30 @@ Prints a table and writes `benchmarks/results/generate.csv`:
 Run it while nothing else does: PyTorch slows down tenfold on shared cores.
 """
 
-import argparse
 import dataclasses
 import json
-import os
 import pathlib
 import platform
-import resource
-import statistics
-import sys
 import tempfile
 import time
 from typing import Any
 
 import numpy as np
 
-from benchmarks import train_step
-from benchmarks.side_by_side import DTYPES, SIDES, STARTED, THREADS, keep, measure, table
+from benchmarks import models, train_step
+from benchmarks.side_by_side import (
+    DTYPES,
+    SIDES,
+    THREADS,
+    arguments,
+    first_again,
+    in_turns,
+    keep,
+    median_seconds,
+    since_started,
+    table,
+    with_memory,
+)
 
 MODULE = "benchmarks.generate"
 RESULTS = pathlib.Path(__file__).parent / "results" / "generate.csv"
@@ -87,14 +94,11 @@ def ours(case: Case, folder: pathlib.Path) -> dict[str, Any]:
     from prompt_tuning.experiment import Experiment
     from prompt_tuning.methods.full import Full
     from prompt_tuning.methods.prompt import File, Prompt
-    from prompt_tuning.models.t5 import T5Config
     from prompt_tuning.optimizers import AdamW
 
-    sizes = dict(case.weights.sizes)
-    layers = sizes.pop("layers")
     prompt = Prompt(length=case.prompt_length, initializer=File(str(folder / "prompt.npy")))
     experiment = Experiment(
-        model=T5Config(**sizes, num_encoder_layers=layers, num_decoder_layers=layers, dtype=case.dtype, param_dtype=case.dtype),
+        model=models.our_config("t5", case.weights.sizes, dtype=case.dtype, param_dtype=case.dtype),
         vocabulary=Bytes(),
         method=Full() if case.prompts == "none" else prompt,
         data=None,
@@ -132,15 +136,10 @@ def prompts_of_rows(built: Any, prompts_BPD: np.ndarray) -> tuple[Any, Any]:
 
 def pytorch(case: Case, folder: pathlib.Path) -> dict[str, Any]:
     """Batches of transformers, with PEFT for the one prompt."""
-    import safetensors.torch
     import torch
-    import transformers
 
     torch.set_num_threads(THREADS)
-    model = transformers.T5ForConditionalGeneration.from_pretrained(folder, attn_implementation="sdpa")
-    # transformers 5 ties the head of every T5 whatever its configuration says.
-    model.config.tie_word_embeddings = False
-    model.lm_head.weight = torch.nn.Parameter(safetensors.torch.load_file(folder / "model.safetensors")["lm_head.weight"])
+    model = models.their_model("t5", folder)
     model = model.to(getattr(torch, case.dtype)).eval()
     model.generation_config.eos_token_id = None
     tokens = torch.from_numpy(case.weights.batch()[0]).long()
@@ -171,7 +170,7 @@ def pytorch(case: Case, folder: pathlib.Path) -> dict[str, Any]:
 def timed(case: Case, run: Any) -> dict[str, Any]:
     """Seconds of the first batch since the process was asked for, of each later batch, and the tokens."""
     tokens_BT = run()
-    first, times = time.monotonic() - float(os.environ[STARTED]), []
+    first, times = since_started(), []
     assert tokens_BT.shape == (case.batch_size, case.new_tokens), tokens_BT.shape
     for _ in range(case.repeats):
         start = time.monotonic()
@@ -188,7 +187,7 @@ def cases(quick: bool) -> list[Case]:
 
 def row(case: Case, runs: list[dict], reference: dict[str, Any] | None) -> dict[str, object]:
     """A line of the results; `reference` is the seconds and the tokens of PyTorch in float32."""
-    seconds = median_seconds(runs)
+    seconds = median_seconds(runs, of="seconds")
     same = "" if reference is None else float(np.mean(np.array(runs[0]["tokens"]) == np.array(reference["tokens"])))
     return {
         "prompts": case.prompts,
@@ -199,54 +198,38 @@ def row(case: Case, runs: list[dict], reference: dict[str, Any] | None) -> dict[
         "to_pytorch_float32": "" if reference is None else round(seconds / reference["seconds"], 3),
         "tokens_per_second": round(case.batch_size * case.new_tokens / seconds, 1),
         "first_seconds": round(runs[0]["first"], 2),
-        "first_again_seconds": round(statistics.median(run["first"] for run in runs[1:]), 2) if runs[1:] else "",
+        "first_again_seconds": first_again(runs),
         "peak_memory_gb": round(max(run["memory"] for run in runs) / 1e9, 2),
         "same_tokens": same,
     }
 
 
-def median_seconds(runs: list[dict]) -> float:
-    return statistics.median(second for run in runs for second in run["seconds"])
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a tiny model, one repeat, one round: shows that it runs, measures nothing")
-    parser.add_argument("--rounds", type=int, default=3, help="processes for each case (default 3)")
-    parser.add_argument("--only", default="", help="only cases whose name, as one-float32, starts with this")
-    parser.add_argument(
-        "--output", type=pathlib.Path, default=None, help=f"CSV (default {RESULTS.parent.name}/{RESULTS.name}; none if quick)"
-    )
-    parser.add_argument("--worker", type=json.loads, help=argparse.SUPPRESS)
-    parser.add_argument("--folder", type=pathlib.Path, help=argparse.SUPPRESS)
+    parser = arguments(__doc__, RESULTS, only="one-float32")
     flags = parser.parse_args()
     if flags.worker is not None:
         case = Case(**flags.worker)
-        found = (pytorch if case.side == "PyTorch" else ours)(case, flags.folder)
-        print(json.dumps(found | {"memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}))
+        print(json.dumps(with_memory((pytorch if case.side == "PyTorch" else ours)(case, flags.folder))))
         return
     chosen = [case for case in cases(flags.quick) if f"{case.prompts}-{case.dtype}".startswith(flags.only)]
     if not chosen:
         parser.error(
             f"--only={flags.only}: no case; wanted the beginning of {', '.join(f'{c.prompts}-{c.dtype}' for c in cases(True)[::2])}"
         )
-    rounds = 1 if flags.quick else flags.rounds
+
+    def said(case: Case, run: dict) -> str:
+        return f"{case.prompts} {case.side} {case.dtype}: {median_seconds([run], of='seconds'):.3f} s a batch"
+
     with tempfile.TemporaryDirectory() as temporary:
         folder = pathlib.Path(temporary)
         train_step.write_weights(chosen[0].weights, folder)
-        runs: dict[Case, list[dict]] = {case: [] for case in chosen}
-        for number in range(rounds):
-            for case in chosen if number % 2 == 0 else reversed(chosen):
-                runs[case].append(measure(MODULE, dataclasses.asdict(case), folder))
-                seconds = median_seconds(runs[case][-1:])
-                line = f"round {number + 1}: {case.prompts} {case.side} {case.dtype}: {seconds:.3f} s a batch"
-                print(line, file=sys.stderr, flush=True)
+        runs = in_turns(MODULE, chosen, folder, rounds=1 if flags.quick else flags.rounds, said=said)
     rows = []
     for case in chosen:
         plain = next(
             (runs[other] for other in chosen if (other.prompts, other.side, other.dtype) == (case.prompts, "PyTorch", "float32")), None
         )
-        reference = None if plain is None else {"seconds": median_seconds(plain), "tokens": plain[0]["tokens"]}
+        reference = None if plain is None else {"seconds": median_seconds(plain, of="seconds"), "tokens": plain[0]["tokens"]}
         rows.append(row(case, runs[case], reference))
         if case.dtype == "float32" and rows[-1]["same_tokens"] not in (1.0, ""):
             raise SystemExit(f"the sides do not write the same: {case.prompts} {case.side}, {rows[-1]['same_tokens']:.3f} of the tokens")

@@ -6,14 +6,14 @@ import sys
 import numpy as np
 import pytest
 
-from benchmarks import generate, train_step
+from benchmarks import generate, side_by_side
 
 
 def test_cases_to_compare_stand_side_by_side():
     cases = generate.cases(quick=False)
     assert len(cases) == 12
     for ours, theirs in zip(cases[::2], cases[1::2], strict=True):
-        assert (ours.side, theirs.side) == train_step.SIDES
+        assert (ours.side, theirs.side) == side_by_side.SIDES
         assert (ours.prompts, ours.dtype) == (theirs.prompts, theirs.dtype)
 
 

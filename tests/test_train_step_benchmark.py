@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from benchmarks import train_step
+from benchmarks import side_by_side, train_step
 
 
 def operations(function, *arguments):
-    return train_step._operations(jax.make_jaxpr(function)(*arguments).jaxpr)
+    return side_by_side.operations(jax.make_jaxpr(function)(*arguments).jaxpr)
 
 
 def test_products_are_counted_with_every_run_of_a_scan():
@@ -31,7 +31,7 @@ def test_cases_to_compare_stand_side_by_side():
     cases = train_step.cases(quick=False)
     assert len(cases) == 16
     for ours, theirs in zip(cases[::2], cases[1::2], strict=True):
-        assert (ours.side, theirs.side) == train_step.SIDES
+        assert (ours.side, theirs.side) == side_by_side.SIDES
         assert (ours.method, ours.input_length, ours.dtype) == (theirs.method, theirs.input_length, theirs.dtype)
 
 
