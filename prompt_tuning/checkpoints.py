@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import hashlib
 import io
+import json
 import logging
 import math
 import os
@@ -258,6 +259,17 @@ def read_trained(directory: str | os.PathLike[str]) -> dict[str, np.ndarray]:
             shapes = jax.tree.map(_abstract, held, is_leaf=lambda x: hasattr(x, "shape"))
             read = saved._checkpointer.load_checkpointables(step, {"trainable": shapes})["trainable"]
     return {name: np.asarray(value) for name, value in _named(read).items()}
+
+
+def read_run(workdir: str, method: type, *, where: str) -> dict[str, np.ndarray]:
+    """`read_trained` of a run's folder. Raises UserError, naming the setting `where` it was named, where it holds no run of `method`."""
+    described = pathlib.Path(workdir) / "experiment.json"
+    if not described.is_file():
+        raise UserError(f"{where} {workdir!r}: holds no run (no experiment.json); wanted the work folder of a run of {method.__name__}")
+    kind = json.loads(described.read_text(encoding="utf-8"))["experiment"]["method"]["class"].rpartition(".")[2]
+    if kind != method.__name__:
+        raise UserError(f"{where} {workdir!r}: wanted a run of {method.__name__}, got one of {kind}")
+    return read_trained(pathlib.Path(workdir) / "checkpoints")
 
 
 def fingerprint(params: PyTree) -> str:

@@ -19,8 +19,6 @@ Axes: B batch, S source length, T target length, V vocabulary, J tasks, P prompt
 """
 
 import dataclasses
-import json
-import pathlib
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -186,13 +184,7 @@ class MPT(Prompt):
 
 def _source(workdir: str, *, length: int, rank: int, width: int) -> dict[str, np.ndarray]:
     """`shared`, `left` and `right` of a run's best checkpoint."""
-    described = pathlib.Path(workdir) / "experiment.json"
-    if not described.is_file():
-        raise UserError(f"MPT.source {workdir!r}: holds no run (no experiment.json); wanted the work folder of a source training")
-    kind = json.loads(described.read_text(encoding="utf-8"))["experiment"]["method"]["class"].rpartition(".")[2]
-    if kind != "MPT":
-        raise UserError(f"MPT.source {workdir!r}: wanted a run of MPT, got one of {kind}")
-    held = checkpoints.read_trained(pathlib.Path(workdir) / "checkpoints")
+    held = checkpoints.read_run(workdir, MPT, where="MPT.source")
     parts = {name: held[f"{_SOCKET}/{name}"] for name in ("shared", "left", "right")}
     found = (*parts["shared"].shape, parts["left"].shape[2])
     if found != (length, width, rank):

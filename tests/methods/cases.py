@@ -137,6 +137,12 @@ CASES = {
     "attempt": Case(
         Attempt(length=3, initializer=Uniform(), sources=_prompt_files(2, 3), width=4), 3 * 16 + 2 * 4 * 16 + 2 * 16, neutral=False
     ),
+    "attempt, two targets": Case(
+        Attempt(length=3, initializer=Uniform(), sources=_prompt_files(2, 3), width=4, tasks=2, attention_rate_factor=0.5),
+        2 * 3 * 16 + 2 * 4 * 16 + 2 * 16,
+        neutral=False,
+        variant=True,
+    ),
     "dept": Case(DePT(length=3, initializer=Uniform(), input_length=6, rank=2), 3 * 16 + 2 * (6 + 16), neutral=False),
     "prompt and lora": Case(
         Together((Prompt(length=3, initializer=Uniform()), Lora(rank=2))), 3 * 16 + 6 * 2 * 2 * (16 + 8), neutral=False, variant=True

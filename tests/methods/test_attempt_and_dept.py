@@ -1,6 +1,7 @@
 """Prompts that are made of, or change, what the encoder reads, beside NumPy's; and learning rates of their own."""
 
 import dataclasses
+import json
 import math
 
 import jax
@@ -10,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prompt_tuning import optimizers, trainable, training
+from prompt_tuning import checkpoints, optimizers, trainable, training
 from prompt_tuning.data import features
 from prompt_tuning.errors import UserError
+from prompt_tuning.experiment import resolved
 from prompt_tuning.methods.attempt import Attempt
 from prompt_tuning.methods.dept import DePT, token_positions
 from prompt_tuning.methods.lora import Lora
@@ -40,10 +42,10 @@ def attached(method):
 def packed_batch(layout):
     rng = np.random.default_rng(1)
 
-    def example(length):
-        return {"inputs": [*rng.integers(2, 40, length - 1).tolist(), 1], "targets": [3, 1]}
+    def example(length, task):
+        return {"inputs": [*rng.integers(2, 40, length - 1).tolist(), 1], "targets": [3, 1], "task": task}
 
-    rows = [[example(5), example(2)], [example(7)]]
+    rows = [[example(5, 1), example(2, 0)], [example(7, 1)]]
     return features.layout_rows(rows, input_length=7 + LENGTH, target_length=4, prompt=layout)
 
 
@@ -68,9 +70,10 @@ def segments(batch):
             yield row, np.flatnonzero((ids == segment) & (slots < 0)), np.flatnonzero((ids == segment) & (slots >= 0))
 
 
-@pytest.mark.parametrize("placement", ["before", "suffix"])
-def test_attempt_mixes_the_sources_by_what_each_example_holds(tmp_path, placement):
-    method = Attempt(length=LENGTH, initializer=Uniform(), sources=source_files(tmp_path), width=5, temperature=3.0, placement=placement)
+@pytest.mark.parametrize(("placement", "tasks"), [("before", 1), ("suffix", 2)])
+def test_attempt_mixes_the_sources_by_what_each_example_holds(tmp_path, placement, tasks):
+    settings = {"width": 5, "temperature": 3.0, "placement": placement, "tasks": tasks}
+    method = Attempt(length=LENGTH, initializer=Uniform(), sources=source_files(tmp_path), **settings)
     model = attached(method)
     prompt, table = model.embed.prompt, np.asarray(model.embed.embedding[...])
     rows, sources, down, up, scale, bias = (
@@ -79,21 +82,61 @@ def test_attempt_mixes_the_sources_by_what_each_example_holds(tmp_path, placemen
     np.testing.assert_array_equal(sources.astype(np.float32), [np.load(path) for path in method.sources])
     batch = packed_batch(method.layout)
     found, shares = embedded(model, batch), []
-    for row, tokens, slots in segments(batch):
+    targets = rows.reshape(tasks, LENGTH, WIDTH)
+    assert tasks == 1 or np.abs(targets[0] - targets[1]).max() > 0.1, "each task's prompt is drawn by itself"
+    for (row, tokens, slots), task in zip(segments(batch), (1, 0, 1), strict=True):
+        own = targets[task if tasks > 1 else 0]
         x = table[batch["encoder_input_tokens"][row, tokens]].astype(np.float64)
         np.testing.assert_array_equal(found[row, tokens], x.astype(np.float32))
         h = x.max(axis=0) @ down
         h = (h / (1 + np.exp(-h))) @ up
         h = (h - h.mean()) / np.sqrt(h.var() + 1e-5) * scale + bias
-        prompts = [*sources, rows]
+        prompts = [*sources, own]
         scores = np.array([each.max(axis=0) @ h for each in prompts]) / 3.0
         share = np.exp(scores - scores.max())
         share = share / share.sum()
-        wanted = rows + sum(a * each for a, each in zip(share, prompts, strict=True))
+        wanted = own + sum(a * each for a, each in zip(share, prompts, strict=True))
         np.testing.assert_allclose(found[row, slots], wanted, rtol=1e-4, atol=1e-4)
         shares.append(share)
     assert len(shares) == 3 and np.abs(np.diff(shares, axis=0)).max() > 0.05, "examples take different mixtures"
     np.testing.assert_array_equal(prompt(), rows.astype(np.float32))
+
+
+def test_only_its_own_tasks_examples_teach_a_targets_prompt(tmp_path):
+    method = Attempt(length=LENGTH, initializer=Uniform(), sources=source_files(tmp_path), width=5, temperature=3.0, tasks=3)
+    graphdef, tuned, frozen = trainable.split(attached(method), method.trainable)
+    batch = packed_batch(method.layout)
+
+    def loss_of(tuned):
+        return jnp.mean(jnp.square(training.nnx.merge(graphdef, tuned, frozen)(batch)))
+
+    gradient = trainable.named(training.nnx.to_pure_dict(jax.jit(jax.grad(loss_of))(tuned)))
+    taught = np.abs(gradient["embed/prompt/rows"].reshape(3, LENGTH, WIDTH)).max(axis=(1, 2))
+    assert (taught[:2] > 0).all() and taught[2] == 0, "no example is of the third task"
+    assert all(np.abs(gradient[f"embed/prompt/{name}"]).max() > 0 for name in ("down", "up", "norm_scale", "norm_bias"))
+
+
+def test_a_target_begins_with_the_attention_of_another_run(tmp_path):
+    sources = source_files(tmp_path)
+    taught = Attempt(length=LENGTH, initializer=Uniform(), sources=sources, width=5, tasks=2)
+    _, state, _ = trainable.split(attached(taught), taught.trainable)
+    held = training.nnx.to_pure_dict(state)
+    with checkpoints.Checkpoints(tmp_path / "checkpoints", base=checkpoints.Base("random", "x")) as writer:
+        writer.save(1, held, {}, extra={})
+    (tmp_path / "experiment.json").write_text(json.dumps({"experiment": {"method": resolved(taught)}}))
+    model = tiny.model_with(CONFIG, tiny.random_values(CONFIG))
+    method = Attempt(length=LENGTH, initializer=Uniform(), sources=sources, width=5, attention=str(tmp_path))
+    found = method.attach(model, jax.random.key(1), vocabulary=None)
+    for name in ("down", "up", "norm_scale", "norm_bias"):
+        np.testing.assert_array_equal(getattr(model.embed.prompt, name)[...], held["embed"]["prompt"][name])
+        assert found[f"embed/prompt/{name}"] == str(tmp_path)
+    assert model.embed.prompt().shape == (LENGTH, WIDTH)
+    for changes, message in (
+        ({"width": 4}, r"wanted down of shape \[16, 4\], got \[16, 5\]; set Attempt.width"),
+        ({"attention": "nowhere"}, "Attempt.attention 'nowhere': holds no run"),
+    ):
+        with pytest.raises(UserError, match=message):
+            attached(dataclasses.replace(method, **changes))
 
 
 def test_attempts_temperature_is_e_times_the_width(tmp_path):
@@ -170,6 +213,8 @@ def test_settings_that_cannot_be_are_refused(tmp_path):
         (Attempt, {"sources": sources, "width": 0}, "Attempt.width: wanted a whole number"),
         (Attempt, {"sources": sources, "temperature": 0}, "Attempt.temperature: wanted more than 0, got 0"),
         (Attempt, {"sources": sources, "stacks": "both"}, "Attempt.stacks"),
+        (Attempt, {"sources": sources, "tasks": 0}, "Attempt.tasks: wanted a whole number"),
+        (Attempt, {"sources": sources, "attention_rate_factor": -1}, "Attempt.attention_rate_factor: wanted 0 or more, got -1"),
         (DePT, {"rank": 0}, "DePT.rank: wanted a whole number"),
         (DePT, {"input_length": 0}, "DePT.input_length: wanted a whole number"),
         (DePT, {"change_rate_factor": -1}, "DePT.change_rate_factor: wanted 0 or more, got -1"),
