@@ -35,6 +35,7 @@ setuptools.setup(
         "etils",
         "importlib_resources",  # tensorflow-datasets imports it and does not ask for it.
         "sentencepiece>=0.2",
+        "tokenizers>=0.21",  # Reads the tokenizer.json of decoder-only models.
         "jinja2>=3.1",  # Templates, in its sandbox.
         "pyyaml>=6",
         "gin-config>=0.5.0",

@@ -2,6 +2,7 @@
 
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import seqio
@@ -76,7 +77,8 @@ class TokenizerVocabulary(seqio.Vocabulary):
         return self._tokenizer.decode([int(i) for i in ids if i < self._size], skip_special_tokens=True)
 
     def _encode_tf(self, s: tf.Tensor) -> tf.Tensor:
-        def ids(text: bytes) -> np.ndarray:
+        def ids(text: Any) -> np.ndarray:
+            text = text.item() if isinstance(text, np.ndarray) else text  # Bytes in a graph, an array of them outside.
             return np.array(self._encode(text.decode("utf-8")), np.int32)
 
         found = tf.numpy_function(ids, [s], tf.int32, stateful=False)
