@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from benchmarks import train_step
+from benchmarks import side_by_side
 from prompt_tuning import decoding
 from prompt_tuning.data import features
 from prompt_tuning.data.features import EOS_ID, PromptLayout
@@ -245,7 +245,7 @@ def test_reading_a_shared_prompt_once_saves_its_positions_in_all_rows_but_one():
 
     def operations(shared):
         read = jax.make_jaxpr(lambda state, batch: decoding.encode(nnx.merge(graphdef, state), batch, length=1, shared=shared))
-        return train_step._operations(read(state, batch).jaxpr)
+        return side_by_side.operations(read(state, batch).jaxpr)
 
     # Half of the positions are the prompt's, and five rows of six do without.
     assert operations(13) == pytest.approx(operations(0) * (6 + 1) / 12, rel=0.02)
