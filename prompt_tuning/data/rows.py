@@ -15,6 +15,7 @@ class TextRow:
       answer_choices: what it is ranked over; empty for free text.
       references: every accepted answer where there are several.
       group: a tag that some metrics read: the question a row belongs to, say.
+      loss_spans: where in `targets` the loss is, as begin and end counted in characters: the responses of a conversation. Empty: on all.
     """
 
     inputs: str
@@ -22,3 +23,4 @@ class TextRow:
     answer_choices: tuple[str, ...] = ()
     references: tuple[str, ...] = ()
     group: str = ""
+    loss_spans: tuple[tuple[int, int], ...] = ()

@@ -1,0 +1,88 @@
+"""Super-NaturalInstructions (Wang et al. 2022, arXiv:2204.07705): a JSON file a task, encoded as Tk-Instruct reads it.
+
+A task has `Definition` (a list of one text; a text in older files), `Positive Examples` and `Negative Examples` (`input`, `output`,
+`explanation`) and `Instances` (`id`, which older files lack, `input`, `output`: the accepted texts).
+
+The encoding (section 5.1 and the released collator) is the definition, k positive and k negative examples, each with its explanation if
+asked for, and the instance. A full stop is added to whatever does not end in punctuation, and examples are taken while the whole fits.
+The target is one of the accepted texts, drawn. Deviation: the length is counted on the text that is read, where the released code counts
+one with more spaces.
+"""
+
+import dataclasses
+import string
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from prompt_tuning.data.instructions.record import Reading, Record, draw, field, given_id, json_file, json_object, texts
+from prompt_tuning.data.rows import TextRow
+from prompt_tuning.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class SuperNaturalInstructions:
+    """How instances are encoded; the defaults are Tk-Instruct's main setting, the definition and two positive examples.
+
+    Attributes:
+      definition: whether the task's definition is read.
+      positive: most positive examples.
+      negative: most negative examples.
+      explanations: whether examples come with their explanations.
+      input_tokens: examples are added while the whole has at most so many tokens, EOS included; None adds them all.
+    """
+
+    definition: bool = True
+    positive: int = 2
+    negative: int = 0
+    explanations: bool = False
+    input_tokens: int | None = 1024
+
+    def items(self, path: str) -> Iterator[tuple[str, Any]]:
+        """The instances of a task, each with its task."""
+        task = json_object(path, json_file(path))
+        for name in ("Instances", "Positive Examples", "Negative Examples"):
+            if not isinstance(task.get(name), list):
+                raise UserError(f"{path}: field {name!r} is {type(task.get(name)).__name__}, wanted a list; mend the file")
+        texts(task, "Definition", path)
+        for number, instance in enumerate(task["Instances"]):
+            yield f"{path}: instance {number}", (task, instance)
+
+    def records(self, where: str, item: Any, reading: Reading) -> Iterator[Record]:
+        """One record; in evaluation every accepted text is a reference."""
+        task, instance = item
+        instance = json_object(where, instance)
+        accepted = texts(instance, "output", where)
+        name = given_id(instance)
+        question = field(instance, "input", where)
+        identity = "\x1f".join([reading.task, name or question])
+        target = accepted[draw(identity, "reference", reading.seed, len(accepted)) if reading.training else 0]
+        row = TextRow(self.encode(task, question, where, reading), target.strip(), references=accepted if len(accepted) > 1 else ())
+        yield Record(where, identity, row, name)
+
+    def encode(self, task: Mapping[str, Any], question: str, where: str, reading: Reading) -> str:
+        """The text of an instance."""
+        definition = _stopped(f"Definition: {texts(task, 'Definition', where)[0].strip()}") + "\n\n" if self.definition else ""
+        asked = "Now complete the following example -\n" + _stopped(f"Input: {question.strip()}") + "\nOutput: "
+        shown = ""
+        for kind, most in (("Positive", self.positive), ("Negative", self.negative)):
+            for number, example in enumerate(task[f"{kind} Examples"][:most], start=1):
+                more = shown + self._example(f" {kind} Example {number} -\n", json_object(where, example), where)
+                if self.input_tokens is not None and reading.count_tokens(definition + more + asked) > self.input_tokens:
+                    break
+                shown = more
+        return definition + shown + asked
+
+    def _example(self, head: str, example: Mapping[str, Any], where: str) -> str:
+        where = f"{where}: an example of the task"
+        parts = [_stopped(f"Input: {field(example, 'input', where).strip()}"), _stopped(f" Output: {_answer(example, where)}")]
+        if self.explanations and example.get("explanation"):
+            parts.append(_stopped(f" Explanation: {field(example, 'explanation', where).strip()}"))
+        return head + "\n".join(parts) + "\n\n"
+
+
+def _answer(example: Mapping[str, Any], where: str) -> str:
+    return texts(example, "output", where)[0].strip()
+
+
+def _stopped(text: str) -> str:
+    return text if text[-1] in string.punctuation else f"{text}."
