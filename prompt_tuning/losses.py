@@ -1,4 +1,4 @@
-"""Cross-entropy over target tokens, with label smoothing and z-loss as T5X defines them; and the losses of answer choices.
+"""Cross-entropy over target tokens, with label smoothing and z-loss as T5X defines them; the losses of answer choices; penalties.
 
 `cross_entropy` returns sums, not means, so that batches cut over devices or micro-batches add up: the loss of a step is
 `loss_sum / weight_sum`, the mean over target tokens.
@@ -7,10 +7,14 @@ Axes: B batch, C answer choices, T target length, V vocabulary.
 """
 
 import dataclasses
+import functools
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 
 from prompt_tuning.errors import UserError
 
@@ -74,6 +78,15 @@ def per_token(
     )
     tokens = jnp.maximum(weight_sum, 1.0)
     return loss_sum / tokens, {"cross_entropy": sums["cross_entropy"] / tokens, "token_accuracy": sums["correct"] / tokens}
+
+
+def penalty(model: nnx.Module, batch: Mapping[str, Any], logits_BTV: jax.Array) -> jax.Array | None:
+    """The sum of what modules add to the loss: the scalar `penalty(model, batch, logits_BTV)` of each that has one; None where none has.
+
+    Logits are [B, C, T, V] where the batch has answer choices.
+    """
+    asked = [module.penalty(model, batch, logits_BTV) for _, module in nnx.iter_modules(model) if hasattr(module, "penalty")]
+    return functools.reduce(jnp.add, asked) if asked else None
 
 
 def token_log_probs(logits_BTV: jax.Array, targets_BT: jax.Array) -> jax.Array:

@@ -132,46 +132,54 @@ def train_step(
     dropout_rate: float = 0.0,
     z_loss: float = 0.0,
     label_smoothing: float = 0.0,
+    fixed: Mapping[str, Any] | None = None,
 ) -> tuple[Any, dict[str, Array]]:
     """One step of J tasks on one batch that has `task_ids`: what J steps of `training.train_step` on the rows of each would do.
 
     Args:
       state: a `training.TrainState` whose `tuned` is `stacked` and whose optimizer state is `jax.vmap(transform.init)` of it.
       frozen, batch, and the rest: as of `training.train_step`.
+      fixed: `stacked` values that the method holds fixed (`layers.Fixed`), where tasks differ in them, such as what a wayward prompt is
+        kept near; `frozen` is then without them.
 
     Returns:
       The new state and the metrics, each [J]. A task without a row in the batch keeps what it has; its metrics are 0.
 
-    Raises UserError for a method with a penalty of its own.
+    A method's penalty is each task's own, of a batch in which the other tasks' rows are padding: one that runs the model once more, such as
+    a distillation, does so J times.
     """
     num_tasks = jax.tree.leaves(state.tuned)[0].shape[0]
     task_ids_B = batch["task_ids"]
-    if asking := [
-        type(module).__name__ for _, module in nnx.iter_modules(nnx.merge(graphdef, state.tuned, frozen)) if hasattr(module, "penalty")
-    ]:
-        raise UserError(
-            f"mixed tasks: the loss of {asking[0]} has a term of its own, which a batch of several tasks has no place for; train each alone"
-        )
+    present_J = jnp.zeros(num_tasks, bool).at[task_ids_B].set(True)
+    held = trainable.named(fixed or {})
     dropout_key = jax.random.fold_in(jax.random.key(seed), state.step) if dropout_rate else None
 
     def loss_of(tuned: Any) -> tuple[Array, dict[str, Array]]:
-        logits_BTV = MixedTasks(graphdef, tuned, frozen, task_ids_B)(batch, dropout_key=dropout_key)
+        everything = trainable.nested(trainable.named(tuned) | held)
+        logits_BTV = MixedTasks(graphdef, everything, frozen, task_ids_B)(batch, dropout_key=dropout_key)
 
-        def of_task(number: Array) -> dict[str, Array]:
-            weights_BT = batch["decoder_loss_weights"] * (task_ids_B == number)[:, None]
+        def of_task(number: Array, own: Any) -> dict[str, Array]:
+            alone = _of_task(batch, task_ids_B == number)
             loss, metrics = losses.per_token(
-                logits_BTV, batch["decoder_target_tokens"], weights_BT=weights_BT, label_smoothing=label_smoothing, z_loss=z_loss
+                logits_BTV,
+                batch["decoder_target_tokens"],
+                weights_BT=alone["decoder_loss_weights"],
+                label_smoothing=label_smoothing,
+                z_loss=z_loss,
             )
-            return metrics | {"loss": loss}
+            added = losses.penalty(nnx.merge(graphdef, own, frozen), alone, logits_BTV)
+            if added is None:
+                return metrics | {"loss": loss}
+            added = jnp.where(present_J[number], added, 0.0)
+            return metrics | {"loss": loss + added, "penalty": added}
 
-        metrics = jax.vmap(of_task)(jnp.arange(num_tasks))
+        metrics = jax.vmap(of_task)(jnp.arange(num_tasks), everything)
         # No task's loss depends on another's variables: the gradient of the sum is each task's own.
         return jnp.sum(metrics["loss"]), metrics
 
     gradient, metrics = jax.grad(loss_of, has_aux=True)(state.tuned)
     updates, optimizer_state = jax.vmap(transform.update)(gradient, state.optimizer_state, state.tuned)
     tuned = optax.apply_updates(state.tuned, updates)
-    present_J = jnp.zeros(num_tasks, bool).at[task_ids_B].set(True)
 
     def where_present(new: Array, old: Array) -> Array:
         return jnp.where(present_J.reshape(-1, *[1] * (new.ndim - 1)), new, old)
@@ -179,6 +187,12 @@ def train_step(
     kept = jax.tree.map(where_present, (tuned, optimizer_state), (state.tuned, state.optimizer_state))
     metrics["gradient_norm"] = jax.vmap(optax.tree.norm)(gradient)
     return type(state)(state.step + 1, *kept), metrics
+
+
+def _of_task(batch: Batch, here_B: Array) -> dict[str, Array]:
+    """The batch with the rows of other tasks as padding."""
+    counted = {name for name in batch if name.endswith(("segment_ids", "loss_weights"))}
+    return {name: jnp.where(here_B[:, None], value, 0) if name in counted else value for name, value in batch.items() if name != "task_ids"}
 
 
 def _over(what: Callable[[Any, int | None], Any], tree: Any) -> Any:

@@ -73,7 +73,7 @@ def train_step(
     """One step on one batch: the new state, and what the weights before the step made of the batch.
 
     The loss is the mean over target tokens of the batch, what the answer choices of `data.choices.layout` add (`choice_losses`), and what
-    the plugged-in modules ask for (`penalty`). Dropout draws from the seed and the step alone, so a resumed run draws the same.
+    the plugged-in modules ask for (`losses.penalty`). Dropout draws from the seed and the step alone, so a resumed run draws the same.
     """
     dropout_key = jax.random.fold_in(jax.random.key(seed), state.step) if dropout_rate else None
 
@@ -87,7 +87,7 @@ def train_step(
             loss, metrics = losses.of_choices(
                 logits, targets, weights_BCT=weights, settings=choice_losses, label_smoothing=label_smoothing, z_loss=z_loss
             )
-        added = penalty(model, batch, logits)
+        added = losses.penalty(model, batch, logits)
         return (loss, metrics) if added is None else (loss + added, metrics | {"penalty": added})
 
     (loss, metrics), gradient = jax.value_and_grad(loss_of, has_aux=True)(state.tuned)
@@ -95,15 +95,6 @@ def train_step(
     tuned = optax.apply_updates(state.tuned, updates)
     metrics |= {"loss": loss, "gradient_norm": optax.tree.norm(gradient)}
     return TrainState(state.step + 1, tuned, optimizer_state), metrics
-
-
-def penalty(model: nnx.Module, batch: Batch, logits_BTV: Array) -> Array | None:
-    """The sum of what modules add to the loss: the scalar `penalty(model, batch, logits_BTV)` of each that has one; None where none has.
-
-    Logits are [B, C, T, V] where the batch has answer choices.
-    """
-    asked = [module.penalty(model, batch, logits_BTV) for _, module in nnx.iter_modules(model) if hasattr(module, "penalty")]
-    return functools.reduce(jnp.add, asked) if asked else None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -190,12 +190,43 @@ def test_tasks_of_other_sizes_are_refused_by_name():
         mixed_tasks.stacked([])
 
 
-def test_a_penalty_of_its_own_is_refused():
-    graphdef, tasks, frozen = parts_of("wayward")
+@pytest.mark.parametrize("name", ["wayward", "mpt, taught"])
+def test_each_task_has_its_own_penalty(name):
+    """What the loop over tasks does, where what each task's penalty is taken from differs between tasks too."""
+    graphdef, tasks, frozen = parts_of(name)
+    held = {path: value for path, value in trainable.named(frozen).items() if path.startswith("embed/prompt/")}
+    base = trainable.nested({path: value for path, value in trainable.named(frozen).items() if path not in held})
+    rng = np.random.default_rng(11)
+    fixed = [
+        trainable.nested({path: value + jnp.asarray(rng.normal(size=value.shape), jnp.float32) for path, value in held.items()})
+        for _ in tasks
+    ]
+    assert held
+    transform = optax.chain(optax.clip_by_global_norm(0.1), optax.sgd(0.5))
+    settings = {"graphdef": graphdef, "transform": transform, "seed": 0, "dropout_rate": 0.0, "z_loss": 0.0, "label_smoothing": 0.0}
     stacked = mixed_tasks.stacked(tasks)
-    state = training.TrainState(jnp.int32(0), stacked, ())
-    with pytest.raises(UserError, match="AnchoredRows has a term of its own"):
-        mixed_tasks.train_step(state, frozen, laid_out("wayward") | {"task_ids": TASKS}, graphdef=graphdef, transform=optax.sgd(1.0))
+    state = training.TrainState(jnp.int32(0), stacked, jax.vmap(transform.init)(stacked))
+    batch, task_ids = laid_out(name, count=5), np.array([0, 2, 2, 0, 2], np.int32)
+    mixed_step = contract.jitted(
+        lambda state, batch: mixed_tasks.train_step(state, base, batch, fixed=mixed_tasks.stacked(fixed), **settings)
+    )
+    after, metrics = mixed_step(state, batch | {"task_ids": task_ids})
+    one_step = contract.jitted(lambda state, frozen, batch: training.train_step(state, frozen, batch, **settings))
+    for task in (0, 2):
+        whole = trainable.nested(trainable.named(base) | trainable.named(fixed[task]))
+        alone = training.TrainState(jnp.int32(0), tasks[task], transform.init(tasks[task]))
+        own = {key: value[task_ids == task] for key, value in batch.items()}
+        wanted, said = contract.jitted(lambda state, frozen, batch: training.train_step(state, frozen, batch, **settings))(
+            alone, whole, own
+        )
+        assert float(said["penalty"]) > 1e-2
+        for metric in ("penalty", "loss", "gradient_norm"):
+            np.testing.assert_allclose(metrics[metric][task], said[metric], rtol=2e-4, err_msg=metric)
+        for path, value in trainable.named(wanted.tuned).items():
+            np.testing.assert_allclose(trainable.named(after.tuned)[path][task], value, rtol=1e-3, atol=2e-5, err_msg=path)
+    assert all(float(value[1]) == 0 for value in metrics.values()), "no row is of the second task"
+    for old, new in zip(jax.tree.leaves(state.tuned), jax.tree.leaves(after.tuned), strict=True):
+        np.testing.assert_array_equal(old[1], new[1])
 
 
 def test_the_infer_command_answers_each_row_with_the_run_of_its_task(tmp_path, capsys):

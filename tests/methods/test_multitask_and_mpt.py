@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from prompt_tuning import checkpoints, interop, trainable, training
+from prompt_tuning import checkpoints, interop, losses, trainable
 from prompt_tuning.data import features
 from prompt_tuning.errors import UserError
 from prompt_tuning.experiment import resolved
@@ -185,7 +185,7 @@ def test_teachers_add_the_divergence_of_tokens_and_the_distance_of_encodings_to_
     divergence = (wanted * np.log(wanted / found)).sum(-1)[batch["decoder_loss_weights"] > 0].mean()
     distance = np.square(wanted_encoded - found_encoded).mean(-1)[batch["encoder_segment_ids"] > 0].mean()
     assert divergence > 0.01 and distance > 0.01
-    penalty = jax.jit(lambda model, batch: training.penalty(model, batch, model(batch)))(model, batch)
+    penalty = jax.jit(lambda model, batch: losses.penalty(model, batch, model(batch)))(model, batch)
     assert float(penalty) == pytest.approx(0.7 * (divergence + distance), rel=1e-4)
     # A student that is its teacher pays nothing.
     one = MPT(length=LENGTH, teachers=(paths[0],), rank=1)
@@ -194,7 +194,7 @@ def test_teachers_add_the_divergence_of_tokens_and_the_distance_of_encodings_to_
     student.embed.prompt.left.set_value(jnp.ones((1, LENGTH, 1)))
     student.embed.prompt.right.set_value(jnp.ones((1, 1, WIDTH)))
     alone = features.layout(examples(), input_length=7, target_length=5, prompt=one.layout)
-    assert abs(float(training.penalty(student, alone, student(alone)))) < 1e-6
+    assert abs(float(losses.penalty(student, alone, student(alone)))) < 1e-6
 
 
 def saved_source(folder, method):

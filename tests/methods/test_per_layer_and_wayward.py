@@ -9,7 +9,7 @@ import optax
 import pytest
 from flax import nnx
 
-from prompt_tuning import interop, trainable, training
+from prompt_tuning import interop, losses, trainable, training
 from prompt_tuning.data import features
 from prompt_tuning.errors import UserError
 from prompt_tuning.methods.per_layer import PerLayerPrompt
@@ -155,6 +155,6 @@ def test_the_loss_is_the_tokens_plus_gamma_times_the_mean_squared_distance():
 
 def test_a_model_without_penalties_has_none():
     model = tiny.model_with(CONFIG, tiny.random_values(CONFIG))
-    assert training.penalty(model, {}, jnp.zeros(1)) is None
+    assert losses.penalty(model, {}, jnp.zeros(1)) is None
     PerLayerPrompt(length=2, initializer=Uniform()).attach(model, jax.random.key(0), vocabulary=None)
-    assert training.penalty(model, {}, jnp.zeros(1)) is None
+    assert losses.penalty(model, {}, jnp.zeros(1)) is None
