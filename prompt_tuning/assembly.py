@@ -77,7 +77,7 @@ def audit(experiment: Experiment) -> tuple[trainable.Row, ...]:
     return trainable.audit(model, experiment.method.trainable, sources | found)
 
 
-class _Late:
+class LateVocabulary:
     """A vocabulary that is read, with the seconds of TensorFlow's import, only where an initialiser asks for it."""
 
     def __init__(self, experiment: Experiment):
@@ -95,7 +95,7 @@ def assemble(experiment: Experiment) -> Assembly:
     checkpoint does not fill the model exactly, or the method finds nothing to train.
     """
     config = experiment.trained_model
-    vocabulary = _Late(experiment)
+    vocabulary = LateVocabulary(experiment)
     mesh = experiment.mesh.build()
     method_key, base_key = jax.random.split(jax.random.key(experiment.seed))
     quantization = experiment.base_quantization

@@ -8,6 +8,9 @@
 | huggingface | the whole model as transformers reads it, LoRA and IA3 folded into its weights: `config.json`, `model.safetensors` |
 | npy | the prompt alone, `prompt.npy`, float32 [P, D] |
 
+Methods that were trained together are an adapter each, in folders such as `1_lora` and `2_prompt_tuning`: PEFT loads them in that order,
+each folded in (`merge_and_unload`) before the next.
+
 It takes the run's best checkpoint (or --checkpoint=latest; base exports the base itself), with the run's own configuration where no gin
 file is given. What the form cannot hold is an error that says why. The target must be new or empty.
 """
@@ -66,14 +69,52 @@ def _run(experiment: "Experiment", flags: argparse.Namespace) -> None:
 
 
 def write_peft(folder: pathlib.Path, model: Any, experiment: "Experiment") -> None:
-    """Writes what the model trains beside its base as a PEFT adapter; the model may be changed. Raises UserError where PEFT has no like."""
+    """Writes what the model trains beside its base as a PEFT adapter, or one for each of several methods, in folders numbered in the order
+    in which PEFT is to load them; the model may be changed. Raises UserError where PEFT has no like."""
     from prompt_tuning.interop import adapter_files, peft
 
-    method = _as_peft_has_it(model, experiment)
-    adapter_files.write(folder, peft.to_adapter(model, method, base=_base_folder(experiment)))
+    base, adapters = _base_folder(experiment), []
+    for part, method in _parts(model, experiment):
+        method = _as_peft_has_it(part, method, experiment)
+        adapters.append(peft.to_adapter(part, method, base=base))
+    # A scale is of what changes its kernel too, and a prompt stands on the weights as they are then.
+    adapters.sort(key=lambda adapter: {"LORA": 0, "IA3": 1}.get(adapter.kind, 2))
+    if len(before := [adapter.kind for adapter in adapters if adapter.kind not in ("LORA", "IA3")]) > 1:
+        raise UserError(f"{' and '.join(before)}: PEFT puts one prompt or prefix on a model; train one of them, or use --format=npy")
+    for number, adapter in enumerate(adapters, start=1):
+        own = folder / f"{number}_{adapter.kind.lower()}" if len(adapters) > 1 else folder
+        own.mkdir(exist_ok=True)
+        adapter_files.write(own, adapter)
 
 
-def _as_peft_has_it(model: Any, experiment: "Experiment") -> "Method":
+def _parts(model: Any, experiment: "Experiment") -> "list[tuple[Any, Method]]":
+    """Each method of those that are together, on a model of its own that holds what it trains and the base as it is now."""
+    import jax
+    from flax import nnx
+
+    from prompt_tuning import assembly, trainable
+    from prompt_tuning.methods.together import Together
+
+    if not isinstance(experiment.method, Together):
+        return [(model, experiment.method)]
+    vocabulary = assembly.LateVocabulary(experiment)
+    values = {name: variable.get_value() for name, variable in trainable.named_variables(model)}
+
+    def alone(method: "Method") -> Any:
+        def attached() -> Any:
+            fresh = assembly.random_base(experiment.trained_model, seed=0, quantization=experiment.base_quantization)
+            method.attach(fresh, jax.random.key(0), vocabulary=vocabulary)
+            return fresh
+
+        part = nnx.eval_shape(attached)
+        for name, variable in trainable.named_variables(part):
+            variable.set_value(values[name])
+        return part
+
+    return [(alone(method), method) for method in experiment.method.methods]
+
+
+def _as_peft_has_it(model: Any, method: "Method", experiment: "Experiment") -> "Method":
     """The method as which PEFT can hold what the model trains, with the model changed to fit it."""
     from prompt_tuning.methods import prefix
     from prompt_tuning.methods.from_peft import FromPeft
@@ -81,7 +122,6 @@ def _as_peft_has_it(model: Any, experiment: "Experiment") -> "Method":
     from prompt_tuning.methods.pissa import Pissa
     from prompt_tuning.methods.prompt import Prompt
 
-    method = experiment.method
     if isinstance(method, FromPeft):
         method = method.method(model)
     if isinstance(method, Full):

@@ -191,7 +191,8 @@ def test_what_peft_knows_otherwise_goes_out_as_what_it_makes(method, tmp_path):
         (DePT(length=3, initializer=Uniform(), input_length=6, rank=2), "DePT does more than put the same rows before every input"),
         (PerLayerPrompt(length=3, combine="add"), "PerLayerPrompt does more than put the same rows before every input"),
         (Norms(), "Norms has no like in PEFT"),
-        (Together((Prompt(length=2, initializer=Uniform()), Lora(rank=2))), "Together has no like in PEFT"),
+        (Together((Prompt(length=2, initializer=Uniform()), Adapter(width=2, train_norms=False))), "Adapter has no like in PEFT"),
+        (Together((Prompt(length=2, initializer=Uniform()), Prefix(length=2, hidden=None))), "a prefix: PEFT gives a T5 prefixes in the"),
     ],
 )
 def test_what_peft_has_no_like_of_is_refused(method, said, tmp_path):
@@ -205,6 +206,64 @@ def test_what_peft_has_no_like_of_is_refused(method, said, tmp_path):
     else:
         export.write_npy(tmp_path, model, experiment_of(model, method))
         np.testing.assert_array_equal(np.load(tmp_path / "prompt.npy"), model.embed.prompt())
+
+
+PROMPT = Prompt(length=3, initializer=Uniform())
+SEVERAL = {
+    "prompt over lora": ("t5", Together((PROMPT, Lora(rank=2, alpha=3.0))), ["1_lora", "2_prompt_tuning"]),
+    "all that t5 takes": (
+        "t5",
+        Together(
+            (
+                ResidualPrompt(length=3, initializer=Uniform(), width=5),
+                IA3(),
+                Lora(rank=2, targets=(".*/query",)),
+                Pissa(rank=2, targets=(".*/wo",)),
+            )
+        ),
+        ["1_lora", "2_lora", "3_ia3", "4_prompt_tuning"],
+    ),
+    "prefix over ia3 and dora": (
+        "llama3",
+        Together((Prefix(length=3, hidden=5), IA3(), Dora(rank=2, targets=(".*/(query|out)",)))),
+        ["1_lora", "2_ia3", "3_prefix_tuning"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+def test_methods_that_are_together_go_out_as_adapters_that_peft_loads_in_order(name, tmp_path):
+    import peft
+
+    from prompt_tuning import assembly
+
+    family, method, folders = SEVERAL[name]
+    theirs, model = pair(family)
+    (tiny.save_huggingface if family == "t5" else tiny_decoders.save)(theirs, tmp_path / "base")
+    experiment = dataclasses.replace(
+        experiment_of(model, method), base_checkpoint=str(tmp_path / "base"), vocabulary=None, allow_random_base=False
+    )
+    built = assembly.assemble(experiment)
+    model = moved(assembly.nnx.merge(built.graphdef, built.tuned, built.frozen))
+    length = method.layout.encoder_length
+    wanted = our_logits(model, *words(model), length)
+    (tmp_path / "adapters").mkdir()
+    export.write_peft(tmp_path / "adapters", model, experiment)
+    assert sorted(path.name for path in (tmp_path / "adapters").iterdir()) == folders
+    assert np.abs(their_logits(theirs, *words(model), 0) - wanted).max() > 1e-2, "what was trained matters"
+    for number, folder in enumerate(folders, start=1):
+        theirs = peft.PeftModel.from_pretrained(theirs, str(tmp_path / "adapters" / folder)).eval()
+        if number < len(folders):
+            theirs = theirs.merge_and_unload()
+    close(their_logits(theirs, *words(model), length), wanted)
+
+
+def test_two_prompts_for_peft_are_one_too_many(tmp_path):
+    method = Together((PROMPT, Prefix(length=3, hidden=None)))
+    model = attached(ours_of("llama3"), method)
+    with pytest.raises(UserError, match="PROMPT_TUNING and PREFIX_TUNING: PEFT puts one prompt or prefix on a model"):
+        export.write_peft(tmp_path, model, experiment_of(model, method))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_decoders_prefix_goes_out_without_its_network(tmp_path):

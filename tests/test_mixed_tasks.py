@@ -216,9 +216,7 @@ def test_each_task_has_its_own_penalty(name):
         whole = trainable.nested(trainable.named(base) | trainable.named(fixed[task]))
         alone = training.TrainState(jnp.int32(0), tasks[task], transform.init(tasks[task]))
         own = {key: value[task_ids == task] for key, value in batch.items()}
-        wanted, said = contract.jitted(lambda state, frozen, batch: training.train_step(state, frozen, batch, **settings))(
-            alone, whole, own
-        )
+        wanted, said = one_step(alone, whole, own)
         assert float(said["penalty"]) > 1e-2
         for metric in ("penalty", "loss", "gradient_norm"):
             np.testing.assert_allclose(metrics[metric][task], said[metric], rtol=2e-4, err_msg=metric)
