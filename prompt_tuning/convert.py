@@ -5,7 +5,8 @@
 
 Known forms: a Hugging Face folder of T5, mT5, UMT5, ByT5 or a decoder-only family (safetensors or pytorch_model.bin, one file or several
 with an index), a T5X checkpoint folder, a llama2.c .bin file, a base of our own. The weights pass through memory an entry at a time and
-keep their dtype, bfloat16 as bfloat16, unless --dtype says otherwise. The target must be new or empty.
+keep their dtype, bfloat16 as bfloat16, unless --dtype says otherwise. The vocabulary beside them goes along: a SentencePiece model, or a
+decoder-only model's tokenizer.json with what the folder says of its special tokens. The target must be new or empty.
 """
 
 import argparse
@@ -20,12 +21,11 @@ from prompt_tuning import environment, files
 from prompt_tuning.errors import reported
 
 if TYPE_CHECKING:
+    from prompt_tuning.interop.vocabulary_files import Found
     from prompt_tuning.models.decoder_layers import DecoderConfig
     from prompt_tuning.models.t5 import T5Config
 
 GIN_FILE = "model.gin"
-# A SentencePiece model as published folders name it.
-_VOCABULARIES = ("spiece.model", "tokenizer.model")
 # Fields that a run sets.
 _OF_A_RUN = ("dropout_rate", "dtype", "param_dtype", "unroll_layers", "remat")
 _BYTES = 384  # The rows of ByT5's embedding.
@@ -49,6 +49,7 @@ def convert(source: str, target: str, *, dtype: str | None = None) -> str:
     Raises UserError where the source is no base of a known form, is truncated or states no architecture, or the target is not empty.
     """
     from prompt_tuning import assembly, interop, trainable
+    from prompt_tuning.interop import vocabulary_files
 
     with files.new_folder(target, flag="--target") as folder:
         config = interop.read_config(source)
@@ -57,38 +58,42 @@ def convert(source: str, target: str, *, dtype: str | None = None) -> str:
         size = sum(math.prod(leaf.shape) for leaf in abstract.values())
         place = pathlib.Path(source).expanduser()
         beside = place if place.is_dir() else place.parent
-        vocabulary = next((name for name in _VOCABULARIES if (beside / name).is_file()), None)
-        if vocabulary is not None:
-            shutil.copyfile(beside / vocabulary, folder / vocabulary)
+        vocabulary = vocabulary_files.of_decoder(beside) if _is_decoder(config) else vocabulary_files.of_encoder_decoder(beside)
+        if vocabulary.file is not None:
+            shutil.copyfile(vocabulary.file, folder / vocabulary.file.name)
         (folder / GIN_FILE).write_text(_gin(config, size, source, pathlib.Path(target).absolute(), vocabulary), encoding="utf-8")
     return f"wrote {size:,} parameters in {stored} into {target}; run it with --gin_file={target}/{GIN_FILE}"
 
 
-def _gin(config: "T5Config | DecoderConfig", size: int, source: str, target: pathlib.Path, vocabulary: str | None) -> str:
+def _is_decoder(config: "T5Config | DecoderConfig") -> bool:
+    return not hasattr(config, "d_kv")
+
+
+def _gin(config: "T5Config | DecoderConfig", size: int, source: str, target: pathlib.Path, vocabulary: "Found") -> str:
     """The text of the gin file."""
-    decoder = not hasattr(config, "d_kv")
-    module, name = ("decoder", "DecoderConfig") if decoder else ("t5", "T5Config")
+    module, name = ("decoder", "DecoderConfig") if _is_decoder(config) else ("t5", "T5Config")
     lines = [
         f"# The base converted from {source}: {size:,} parameters.",
         "from __gin__ import dynamic_registration",
         "from prompt_tuning import experiment",
-        "from prompt_tuning.data import vocabularies",
+        f"from prompt_tuning.data import {vocabulary.module}",
         f"from prompt_tuning.models import {module}",
         "",
         f"BASE_CHECKPOINT = {str(target)!r}",
     ]
-    as_bytes = not decoder and config.vocab_size == _BYTES
+    as_bytes = not _is_decoder(config) and config.vocab_size == _BYTES
     if not as_bytes:
-        path = None if vocabulary is None else str(target / vocabulary)
-        lines += [f"VOCABULARY = {path!r}  # The path of the checkpoint's SentencePiece model."]
+        path = None if vocabulary.file is None else str(target / vocabulary.file.name)
+        lines += [f"VOCABULARY = {path!r}  # The path of the checkpoint's vocabulary."]
     lines += ["", f"experiment.Experiment.model = @{module}.{name}()"]
     fields = [field.name for field in dataclasses.fields(config) if field.name not in _OF_A_RUN]
     lines += [f"{module}.{name}.{field} = {getattr(config, field)!r}" for field in fields]
     if as_bytes:
         lines += ["experiment.Experiment.vocabulary = @vocabularies.Bytes()"]
     else:
-        lines += ["experiment.Experiment.vocabulary = @vocabularies.SentencePiece()", "vocabularies.SentencePiece.path = %VOCABULARY"]
-        lines += ["vocabularies.SentencePiece.extra_ids = 0"] if decoder else []
+        settings = f"{vocabulary.module}.{vocabulary.name}"
+        lines += [f"experiment.Experiment.vocabulary = @{settings}()", f"{settings}.path = %VOCABULARY"]
+        lines += [f"{settings}.{field} = {value!r}" for field, value in vocabulary.fields.items()]
     return "\n".join(lines) + "\n"
 
 

@@ -1,5 +1,6 @@
 """Every gin file under configs/ parses, builds and takes two steps at tiny size."""
 
+import csv
 import dataclasses
 import functools
 import math
@@ -8,10 +9,14 @@ import pathlib
 import numpy as np
 import pytest
 
-from prompt_tuning import assembly, cli, experiment, training
-from prompt_tuning.data import vocabularies
+from prompt_tuning import assembly, cli, experiment, trainable, training
+from prompt_tuning.data import decoder_vocabularies, vocabularies
 from prompt_tuning.data.tasks import world
 from prompt_tuning.interop import adapter_files
+from prompt_tuning.models import decoder_sizes
+from prompt_tuning.models.decoder_layers import DecoderConfig
+from tests.data.test_decoder_vocabularies import tokenizer_json
+from tests.shared import shared_path
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 MODEL, METHOD = "configs/models/t5_nano.gin", "configs/methods/prompt.gin"
@@ -45,23 +50,71 @@ def named(folder):
     return [str(path.relative_to(ROOT)) for path in sorted((ROOT / "configs" / folder).rglob("*.gin"))]
 
 
-def tiny(built, **changes):
-    """The experiment with every size cut down; what kind of model, method and data it is stays."""
+# A decoder's own kinds of layers stay: grouped queries, windows, latent attention, mixtures; each with at least one plain layer before.
+DECODER = {
+    "d_model": 8,
+    "d_ff": 8,
+    "num_layers": 3,
+    "num_heads": 4,
+    "head_width": 4,
+    "max_positions": 64,
+    "window": 4,
+    "latent_width": 4,
+    "latent_query_width": 4,
+    "rope_width": 2,
+    "value_width": 4,
+    "experts": 4,
+    "experts_per_token": 2,
+    "expert_width": 4,
+    "dense_layers": 1,
+    "router_groups": 2,
+    "router_top_groups": 1,
+}
+
+
+def tiny_decoder(model):
+    """A decoder-only model with every size that it has cut down."""
+    smaller = {name: min(size, getattr(model, name)) for name, size in DECODER.items()}
+    smaller["num_kv_heads"] = 4 if model.num_kv_heads == model.num_heads else 2
+    kinds = model.layer_kinds if len(model.layer_kinds) <= 3 else "LG"
+    return dataclasses.replace(model, vocab_size=2048, layer_kinds=kinds, unroll_layers=False, **smaller)
+
+
+@functools.cache
+def decoder_vocabulary(vocabulary, folder):
+    """A small vocabulary of the same kind, as published ones are not at hand."""
+    if isinstance(vocabulary, decoder_vocabularies.SentencePiece):
+        return dataclasses.replace(vocabulary, path="bundled:world.model")
+    special = [token for token in (vocabulary.eos, vocabulary.bos) if token is not None]
+    own = folder / f"ends with {special[0].strip('<|｜>')}"
+    own.mkdir()
+    return dataclasses.replace(vocabulary, path=str(tokenizer_json(own, special=special)))
+
+
+def tiny(built, folder=None, **changes):
+    """The experiment with every size cut down; what kind of model, method and data it is stays.
+
+    `folder` is where a small vocabulary is put for a decoder-only model.
+    """
     bundled = str(getattr(built.vocabulary, "path", "")).startswith("bundled:")  # T5's own vocabularies are not at hand.
-    model = dataclasses.replace(
-        built.model,
-        vocab_size=2048 if bundled else 384,
-        d_model=8,
-        d_ff=8,
-        num_heads=2,
-        d_kv=4,
-        num_encoder_layers=2,
-        num_decoder_layers=2,
-        unroll_layers=False,
-    )
+    if isinstance(built.model, DecoderConfig):
+        model, vocabulary = tiny_decoder(built.model), decoder_vocabulary(built.vocabulary, folder)
+    else:
+        vocabulary = built.vocabulary if bundled else vocabularies.Bytes()
+        model = dataclasses.replace(
+            built.model,
+            vocab_size=2048 if bundled else 384,
+            d_model=8,
+            d_ff=8,
+            num_heads=2,
+            d_kv=4,
+            num_encoder_layers=2,
+            num_decoder_layers=2,
+            unroll_layers=False,
+        )
     small = {
         "model": model,
-        "vocabulary": built.vocabulary if bundled else vocabularies.Bytes(),
+        "vocabulary": vocabulary,
         "base_checkpoint": None,
         "allow_random_base": True,
         "batch_size": 2,
@@ -101,10 +154,94 @@ def check(small):
     assert all(math.isfinite(loss) for loss in losses_of(digest))
 
 
-@pytest.mark.parametrize("path", named("models"))
-def test_model_files_train(path):
+# Of a family of decoder-only models one file is left to the fast tests.
+SLOW_MODELS = set(decoder_sizes.SIZES) - {"gpt2_medium", "llama_3_2_1b", "mistral_7b_v0_1", "gemma_3_270m", "qwen_2_5_0_5b", "qwen_3_0_6b"}
+
+
+@pytest.fixture(scope="module")
+def vocabulary_folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("vocabulary")
+
+
+@pytest.mark.parametrize(
+    "path", [pytest.param(path, marks=pytest.mark.slow if pathlib.Path(path).stem in SLOW_MODELS else ()) for path in named("models")]
+)
+def test_model_files_train(path, vocabulary_folder):
     built = cli.load_experiment([path, METHOD], ["BASE_CHECKPOINT = None"], fallbacks=NO_DATA)
-    check(tiny(built, data=WORLD))
+    check(tiny(built, vocabulary_folder, data=WORLD))
+
+
+# Of decoder-only models as their pages state them, a tied head counted once. DeepSeek-V3's says "671B", and that of Gemma 3 4B counts 420
+# million more, which read images.
+PUBLISHED_COUNTS = {
+    "gpt2": 124_439_808,
+    "gpt2_medium": 354_823_168,
+    "gpt2_large": 774_030_080,
+    "gpt2_xl": 1_557_611_200,
+    "llama_2_7b": 6_738_415_616,
+    "llama_2_13b": 13_015_864_320,
+    "llama_2_70b": 68_976_648_192,
+    "llama_3_8b": 8_030_261_248,
+    "llama_3_70b": 70_553_706_496,
+    "llama_3_1_8b": 8_030_261_248,
+    "llama_3_1_70b": 70_553_706_496,
+    "llama_3_2_1b": 1_235_814_400,
+    "llama_3_2_3b": 3_212_749_824,
+    "mistral_7b_v0_1": 7_241_732_096,
+    "mistral_7b_v0_3": 7_248_023_552,
+    "gemma_2b": 2_506_172_416,
+    "gemma_7b": 8_537_680_896,
+    "gemma_2_2b": 2_614_341_888,
+    "gemma_2_9b": 9_241_705_984,
+    "gemma_2_27b": 27_227_128_320,
+    "gemma_3_270m": 268_098_176,
+    "gemma_3_1b": 999_885_952,
+    "gemma_3_4b": 3_880_263_168,
+    "qwen_2_5_0_5b": 494_032_768,
+    "qwen_2_5_1_5b": 1_543_714_304,
+    "qwen_2_5_3b": 3_085_938_688,
+    "qwen_2_5_7b": 7_615_616_512,
+    "qwen_3_0_6b": 596_049_920,
+    "qwen_3_1_7b": 1_720_574_976,
+    "qwen_3_4b": 4_022_468_096,
+    "qwen_3_8b": 8_190_735_360,
+    "deepseek_v2_lite": 15_706_484_224,
+    "deepseek_v3": 671_026_419_200,
+}
+
+
+@pytest.mark.parametrize("path", named("models"))
+def test_model_files_have_the_parameters_that_they_state(path):
+    built = cli.load_experiment([path, METHOD], ["BASE_CHECKPOINT = None"], fallbacks=NO_DATA)
+    base = assembly.abstract_base(dataclasses.replace(built.model, unroll_layers=False))
+    size = sum(math.prod(variable.get_value().shape) for _, variable in trainable.named_variables(base))
+    assert f": {size:,} parameters." in (ROOT / path).read_text().splitlines()[0]
+    name = pathlib.Path(path).stem
+    assert isinstance(built.model, DecoderConfig) == (name in PUBLISHED_COUNTS)
+    assert size == PUBLISHED_COUNTS.get(name, size)
+
+
+def test_sizes_of_decoders_are_those_of_the_published_table():
+    rows = {}
+    with shared_path("published/decoder_configs_small.csv").open() as file:
+        for row in csv.DictReader(file):
+            rows.setdefault(row["model"], {})[row["metric"]] = row["value"]
+    pairs = {
+        "Llama-2-7b-hf": "llama_2_7b", "Llama-3-8B": "llama_3_8b", "Llama-3.1-8B": "llama_3_1_8b", "Llama-3.2-1B": "llama_3_2_1b",
+        "Llama-3.2-3B": "llama_3_2_3b", "Mistral-7B-v0.1": "mistral_7b_v0_1", "Mistral-7B-v0.3": "mistral_7b_v0_3", "Gemma-2b": "gemma_2b",
+        "Gemma-7b": "gemma_7b", "Gemma-2-2b": "gemma_2_2b", "Gemma-2-9b": "gemma_2_9b", "Gemma-3-1b-it": "gemma_3_1b",
+        "Gemma-3-4b-it": "gemma_3_4b", "Qwen2.5-0.5B": "qwen_2_5_0_5b", "Qwen2.5-1.5B": "qwen_2_5_1_5b", "Qwen3-0.6B": "qwen_3_0_6b",
+    }  # fmt: skip
+    fields = {
+        "n_layer": "num_layers", "n_embd": "d_model", "intermediate_size": "d_ff", "n_head": "num_heads", "n_query_groups": "num_kv_heads",
+        "head_size": "head_width", "rope_base": "rope_base", "sliding_window_size": "window",
+        "attention_logit_softcapping": "attention_cap", "final_logit_softcapping": "logit_cap",
+    }  # fmt: skip
+    for theirs, ours in pairs.items():
+        config = decoder_sizes.named(ours)
+        for metric, field in fields.items():
+            if metric in rows[theirs]:
+                assert float(rows[theirs][metric]) == float(getattr(config, field)), (ours, field)
 
 
 @pytest.mark.parametrize("path", named("methods"))

@@ -14,10 +14,12 @@ import pytest
 import safetensors
 
 from prompt_tuning import assembly, cli, convert, interop
+from prompt_tuning.data.decoder_vocabularies import SentencePiece, TokenizerJson
 from prompt_tuning.errors import UserError
 from prompt_tuning.interop import safetensors_file, t5x
 from prompt_tuning.models.decoder_layers import DecoderConfig
 from prompt_tuning.models.t5 import T5Config
+from tests.data.test_decoder_vocabularies import LLAMA, sentencepiece_model, tokenizer_json
 from tests.interop import test_llama2c, test_t5x, tiny, tiny_decoders
 from tests.shared import shared_path
 from tests.test_configs import METHOD, NO_DATA
@@ -105,12 +107,55 @@ def test_what_torch_saved_becomes_ours_and_nothing_in_it_is_run(several, tmp_pat
 def test_a_decoder_in_several_files_becomes_ours(family, tmp_path):
     tiny_decoders.save(tiny_decoders.huggingface_model(family), tmp_path / "base", shard_bytes=8000)
     assert len(list((tmp_path / "base").glob("*.safetensors"))) > 1
-    (tmp_path / "base" / "tokenizer.model").write_bytes(b"a SentencePiece model")
+    (tmp_path / "base" / "tokenizer.model").write_bytes(sentencepiece_model(**LLAMA))
     built, values = converted(tmp_path / "base", tmp_path / "ours")
     wanted = tiny_decoders.stated_config(tmp_path / "base")
     assert architecture(built.model) == architecture(wanted)
     same(values, tiny_decoders.load(tmp_path / "base")[1])
-    assert built.vocabulary.path == str(tmp_path / "ours" / "tokenizer.model") and pathlib.Path(built.vocabulary.path).is_file()
+    assert built.vocabulary == SentencePiece(str(tmp_path / "ours" / "tokenizer.model"))
+    assert built.vocabulary.delimiters.bos == 1
+
+
+LLAMA3 = ("<|begin_of_text|>", "<|end_of_text|>", "<|pad|>")
+
+
+@pytest.mark.parametrize(
+    ("stated", "ids", "special", "wanted"),
+    [
+        ({"eos_token": "<|endoftext|>", "bos_token": "<|endoftext|>"}, {}, ("<|endoftext|>",), {"eos": "<|endoftext|>"}),
+        ({}, {"eos_token_id": 0, "bos_token_id": 0}, ("<|endoftext|>",), {"eos": "<|endoftext|>"}),
+        (
+            {"eos_token": {"content": "<|end_of_text|>"}, "bos_token": "<|begin_of_text|>", "pad_token": "<|pad|>"},
+            {},
+            LLAMA3,
+            {"eos": "<|end_of_text|>", "bos": "<|begin_of_text|>", "pad": "<|pad|>"},
+        ),
+        ({}, {"eos_token_id": [1, 2], "bos_token_id": 0}, LLAMA3, {"eos": "<|end_of_text|>", "bos": "<|begin_of_text|>"}),
+    ],
+    ids=["gpt2", "gpt2 by ids", "llama3", "llama3 by ids"],
+)
+def test_a_tokenizer_json_goes_along_with_what_is_said_of_its_tokens(stated, ids, special, wanted, tmp_path):
+    base = tmp_path / "base"
+    tiny_decoders.save(tiny_decoders.huggingface_model("llama3"), base)
+    tokenizer_json(base, special=special, begins=special[0] if len(special) > 1 else None)
+    (base / "tokenizer_config.json").write_text(json.dumps(stated))
+    (base / "tokenizer.model").write_text("Llama 3's file of this name is no SentencePiece model")
+    tiny_decoders.rewrite_config(base, **{"eos_token_id": None, "bos_token_id": None} | ids)
+    built, _ = converted(base, tmp_path / "ours")
+    assert built.vocabulary == TokenizerJson(str(tmp_path / "ours" / "tokenizer.json"), **wanted)
+    assert built.vocabulary.load().encode("The owl") == TokenizerJson(str(base / "tokenizer.json"), **wanted).load().encode("The owl")
+
+
+def test_a_decoder_without_its_vocabulary_says_what_is_missing(tmp_path):
+    tiny_decoders.save(tiny_decoders.huggingface_model("llama2"), tmp_path / "base")
+    built, _ = converted(tmp_path / "base", tmp_path / "ours")
+    with pytest.raises(UserError, match="no vocabulary file is given"):
+        built.vocabulary.load()
+    tokenizer_json(tmp_path / "base")
+    tiny_decoders.rewrite_config(tmp_path / "base", eos_token_id=None)
+    built, _ = converted(tmp_path / "base", tmp_path / "named")
+    with pytest.raises(UserError, match=r"wanted eos to be one of its tokens, as of \['<\|endoftext\|>'\], got None"):
+        built.vocabulary.load()
 
 
 @pytest.mark.parametrize("config", test_t5x.CONFIGS.values(), ids=test_t5x.CONFIGS)

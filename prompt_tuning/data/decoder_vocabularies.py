@@ -50,28 +50,32 @@ class TokenizerJson:
 
     Attributes:
       path: a `tokenizer.json` file.
-      eos: the token that ends a text.
+      eos: the token that ends a text; there must be one.
       bos: the token that begins a row; None for models that have none.
       pad: the token that fills rows; None for EOS.
     """
 
     path: str | None = None
-    eos: str = "<|endoftext|>"
+    eos: str | None = "<|endoftext|>"
     bos: str | None = None
     pad: str | None = None
 
     @property
     def delimiters(self) -> Delimiters:
         """The ids of the three tokens. Raises UserError as `load`."""
-        tokenizer = read_tokenizer(*_file(self.path, "a tokenizer.json"))
+        tokenizer = self.read()
         ids: dict[str, Any] = {}
         for name in ("eos", "bos", "pad"):
             token = getattr(self, name)
             ids[name] = None if token is None else tokenizer.token_to_id(token)
-            if token is not None and ids[name] is None:
+            if ids[name] is None and (token is not None or name == "eos"):
                 added = [each.content for _, each in sorted(tokenizer.get_added_tokens_decoder().items())]
                 raise UserError(f"vocabulary {self.path}: wanted {name} to be one of its tokens, as of {added[:8]}, got {token!r}")
         return _marks(**ids)
+
+    def read(self) -> Any:
+        """The `tokenizers.Tokenizer`. Raises UserError for a missing or broken file."""
+        return read_tokenizer(*_file(self.path, "a tokenizer.json"))
 
     def load(self) -> "seqio.Vocabulary":
         """The SeqIO vocabulary, read once a process. Raises UserError for a missing or broken file, or one without a token named."""
