@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -161,7 +162,18 @@ def weight_gradients(step, arguments):
     return [shape for sizes, shape in products(step, arguments) if ROWS in sizes]
 
 
-@pytest.mark.parametrize("remat", ["none", "full"])
+def saved_numbers(step, arguments):
+    """How many numbers loops over layers leave for the backward pass."""
+    jaxpr = jax.make_jaxpr(step)(*arguments)
+    return sum(
+        math.prod(variable.aval.shape)
+        for equation in equations(jaxpr.jaxpr)
+        if equation.primitive.name == "scan" and not equation.params["reverse"]
+        for variable in equation.outvars[equation.params["num_carry"] :]
+    )
+
+
+@pytest.mark.parametrize("remat", ["none", "products", "full"])
 @pytest.mark.parametrize("stacks", ["encoder", "decoder", "both"])
 def test_the_prompt_step_holds_no_weight_gradient(stacks, remat):
     step, arguments = abstract_step(Prompt(length=3, initializer=Uniform(), stacks=stacks), remat=remat)
@@ -169,7 +181,7 @@ def test_the_prompt_step_holds_no_weight_gradient(stacks, remat):
     assert weight_gradients(step, arguments) == []
 
 
-@pytest.mark.parametrize("remat", ["none", "full"])
+@pytest.mark.parametrize("remat", ["none", "products", "full"])
 def test_the_full_step_holds_one_gradient_for_each_matrix(remat):
     # A loop over layers stands once in the program.
     found = weight_gradients(*abstract_step(Full(), remat=remat))
@@ -177,6 +189,15 @@ def test_the_full_step_holds_one_gradient_for_each_matrix(remat):
     width, inner, attended = CONFIG.d_model, CONFIG.d_ff, CONFIG.num_heads * CONFIG.d_kv
     shapes = collections.Counter(tuple(sorted(shape)) for shape in found)
     assert shapes == {(attended, width): 12, (width, inner): 6, (width, CONFIG.vocab_size): 1}
+
+
+@pytest.mark.parametrize("method", [PROMPT, Full()])
+def test_what_is_computed_again_for_the_backward_pass_is_what_was_asked_for(method):
+    steps = {remat: abstract_step(method, remat=remat, unroll_layers=False) for remat in ("none", "products", "full")}
+    multiplied = {remat: len(products(*step)) for remat, step in steps.items()}
+    assert multiplied["none"] == multiplied["products"] < multiplied["full"]
+    left = {remat: saved_numbers(*step) for remat, step in steps.items()}
+    assert left["full"] < left["products"] < left["none"]
 
 
 def test_the_embedding_is_a_matrix_too_where_it_is_the_head():

@@ -35,7 +35,7 @@ from prompt_tuning.errors import UserError
 from prompt_tuning.models import rope
 from prompt_tuning.models.decoder_blocks import DecoderStack
 from prompt_tuning.models.decoder_layers import Angles, DecoderConfig, capped, position_table
-from prompt_tuning.models.layers import MASKED, Array, Embed, Linear, dropout, entering, param, split_key, unrolled
+from prompt_tuning.models.layers import MASKED, Array, Embed, Linear, dropout, entering, kept, param, split_key, unrolled
 
 __all__ = ["Decoder", "DecoderConfig"]
 
@@ -108,7 +108,7 @@ class Decoder(nnx.Module):
             x_BTD = attend(x_BTD, lambda y, key: attend.attention.keys_values(y, turn, key), bias, turned=turn, key=attention_key)
             return block.feed_forward(x_BTD, key=mlp_key), None
 
-        run = jax.checkpoint(layer, prevent_cse=False) if self.config.remat == "full" else layer
+        run = kept(layer, self.config.remat)
         keys = None if layers_key is None else jax.random.split(layers_key, self.config.num_layers)
         for stack, own in layers:
             x_BTD, _ = jax.lax.scan(run, x_BTD, (stack, self._local()[own], None if keys is None else keys[own]), unroll=self._unroll())

@@ -24,7 +24,7 @@ from flax import nnx
 
 from prompt_tuning.errors import UserError
 from prompt_tuning.models import fused, rope
-from prompt_tuning.models.layers import Array, Linear, Socket, behind_prefix, dropout, folded, param, scaled, split_heads
+from prompt_tuning.models.layers import Array, Linear, Remat, Socket, behind_prefix, dropout, folded, param, scaled, split_heads
 
 KeysValues = tuple[Array, Array]
 Angles = tuple[Array, Array] | None
@@ -122,7 +122,7 @@ class DecoderConfig:
     dtype: Literal["float32", "bfloat16"] = "float32"
     param_dtype: Literal["float32", "bfloat16"] = "float32"
     unroll_layers: bool | None = None
-    remat: Literal["none", "full"] = "none"
+    remat: Remat | None = None
 
     def __post_init__(self) -> None:
         for name, wanted in (

@@ -7,6 +7,7 @@ Axes: B batch, H heads, J key heads (a divisor of H), T queries, S keys, K head 
 """
 
 import functools
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -41,7 +42,9 @@ def serves(q_BHTK: Array, v_BJSK: Array, *, dropout: bool, capped: bool = False)
     )
 
 
-def attend(q_BHTK: Array, k_BJSK: Array, v_BJSK: Array, bias: Array, *, scale: float, implementation: str = "cudnn") -> Array:
+def attend(
+    q_BHTK: Array, k_BJSK: Array, v_BJSK: Array, bias: Array, *, scale: float, implementation: Literal["cudnn", "xla"] = "cudnn"
+) -> Array:
     """softmax(scale * q k + bias) v, [B, H, T, K].
 
     Args:
@@ -69,6 +72,6 @@ def attend(q_BHTK: Array, k_BJSK: Array, v_BJSK: Array, bias: Array, *, scale: f
         bias=None if is_mask else bias.astype(q.dtype),
         mask=bias > _HALF if is_mask else None,
         scale=scale,
-        implementation=implementation,  # type: ignore[arg-type]
+        implementation=implementation,
     )
     return y_BTHK.transpose(0, 2, 1, 3)[:, :, :length]

@@ -25,22 +25,26 @@ than a bfloat16 one; an accelerator rounds as it writes, and a float32 result co
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 
 from prompt_tuning.models import fused
 
 Array = jax.Array
 Socket = Any
+Remat = Literal["none", "products", "full"]
 
 # Up to this depth a CPU runs unrolled layers, a third faster there; beyond it, and on accelerators, layers are scanned.
 _UNROLLED_ON_CPU = 12
 
 # Large and finite, so that a row with nothing to attend to gives a number; added in float32.
 MASKED = -1e10
+
+_PRODUCT = "product"
 
 
 class Tunable(nnx.Param):
@@ -107,6 +111,7 @@ class Linear(nnx.Module):
         """The product [B, S, O]; `key` turns the dropout of what is plugged in on."""
         kernel = self.kernel
         y_BSO = product(x_BSI, kernel[...].astype(x_BSI.dtype)) if isinstance(kernel, nnx.Variable) else kernel.product(x_BSI)
+        y_BSO = checkpoint_name(y_BSO, _PRODUCT)
         if self.delta is not None:
             y_BSO = self.delta(x_BSI, y_BSO, kernel[...], key=key).astype(y_BSO.dtype)
         return y_BSO
@@ -160,7 +165,8 @@ class Embed(nnx.Module):
 
 def at_slots(rows_PD: Array, x_BSD: Array, slots_BS: Array) -> Array:
     """The sequence with rows of a prompt where slots name them."""
-    return jnp.where((slots_BS >= 0)[..., None], rows_PD.astype(x_BSD.dtype)[jnp.maximum(slots_BS, 0)], x_BSD)
+    # Rounded after they are taken: the gradient of a row, a sum over the batch, then adds up in the prompt's own dtype.
+    return jnp.where((slots_BS >= 0)[..., None], rows_PD[jnp.maximum(slots_BS, 0)].astype(x_BSD.dtype), x_BSD)
 
 
 def entering(layer: Any, x_BSD: Array, slots_BS: Array | None) -> Array:
@@ -233,6 +239,21 @@ def folded(key: Array | None, number: int) -> Array | None:
 def unrolled(choice: bool | None, num_layers: int) -> bool:
     """Whether the loop over layers is unrolled; a choice of None leaves it to the backend and the depth."""
     return jax.default_backend() == "cpu" and num_layers <= _UNROLLED_ON_CPU if choice is None else choice
+
+
+def kept(layer: Any, remat: Remat | None) -> Any:
+    """The function of a layer with a say in what the backward pass keeps of it: everything, the results of its products and attention (the
+    rest is elementwise and computed again), or nothing. A choice of None is left to the backend: an accelerator's memory is slow beside its
+    arithmetic, and a prompt over T5 large keeps half as much there with "products".
+    """
+    remat = remat or ("none" if jax.default_backend() == "cpu" else "products")
+    return layer if remat == "none" else jax.checkpoint(layer, prevent_cse=False, policy=_is_product if remat == "products" else None)
+
+
+def _is_product(primitive: Any, *_: Any, **params: Any) -> bool:
+    # A function with a gradient of its own, as `product` is, shows nothing of its inside: its result has a name.
+    attends = primitive.name == "dot_general" or primitive.name.startswith("dot_product_attention")
+    return attends or (primitive.name == "name" and params["name"] == _PRODUCT)
 
 
 def split_heads(x_BSI: Array, head_width: int) -> Array:

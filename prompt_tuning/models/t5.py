@@ -30,12 +30,14 @@ from prompt_tuning.models.layers import (
     Linear,
     Mlp,
     RelativeBias,
+    Remat,
     RMSNorm,
     Socket,
     adapted,
     choices_as_rows,
     dropout,
     entering,
+    kept,
     split_key,
     unrolled,
 )
@@ -60,7 +62,8 @@ class T5Config:
       dtype: of activations: "float32" or "bfloat16".
       param_dtype: of base parameters.
       unroll_layers: True, False, or None: unrolled on a CPU up to 12 layers, else scanned.
-      remat: "none" keeps activations for the backward pass, "full" keeps only the layers' inputs.
+      remat: what is kept of a layer for the backward pass. "none" computes nothing again; "products" keeps the results of matrix products
+        and attention; "full" keeps the layer's input alone. None: "none" on a CPU, else "products".
     """
 
     vocab_size: int = 32128
@@ -80,7 +83,7 @@ class T5Config:
     dtype: Literal["float32", "bfloat16"] = "float32"
     param_dtype: Literal["float32", "bfloat16"] = "float32"
     unroll_layers: bool | None = None
-    remat: Literal["none", "full"] = "none"
+    remat: Remat | None = None
 
 
 def _relative_bias(config: T5Config, rngs: nnx.Rngs, *, bidirectional: bool) -> RelativeBias:
@@ -352,8 +355,7 @@ class T5(nnx.Module):
         return unrolled(self.config.unroll_layers, stack.num_layers)
 
     def _over_layers(self, layer: Callable[..., Any], x: Array, scanned: Any, stack: Stack) -> tuple[Array, None]:
-        if self.config.remat == "full":
-            layer = jax.checkpoint(layer, prevent_cse=False)
+        layer = kept(layer, self.config.remat)
         return jax.lax.scan(layer, x, scanned, unroll=self._unroll(stack))
 
 

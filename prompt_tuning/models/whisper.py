@@ -26,7 +26,7 @@ from flax import nnx
 from prompt_tuning.errors import UserError
 from prompt_tuning.models.decoder_blocks import AttentionBlock, MlpBlock
 from prompt_tuning.models.decoder_layers import DecoderConfig, Norm, position_table
-from prompt_tuning.models.layers import MASKED, Array, Embed, Socket, at_slots, dropout, param, split_key, unrolled
+from prompt_tuning.models.layers import MASKED, Array, Embed, Remat, Socket, at_slots, dropout, kept, param, split_key, unrolled
 
 Batch = Mapping[str, Array]
 
@@ -58,7 +58,7 @@ class WhisperConfig:
     dtype: Literal["float32", "bfloat16"] = "float32"
     param_dtype: Literal["float32", "bfloat16"] = "float32"
     unroll_layers: bool | None = None
-    remat: Literal["none", "full"] = "none"
+    remat: Remat | None = None
 
     def __post_init__(self) -> None:
         if self.d_model % self.num_heads or self.d_model % 2:
@@ -359,8 +359,7 @@ class Whisper(nnx.Module):
             )
 
     def _over_layers(self, layer: Callable[..., Any], x: Array, stack: Stack, key: Array | None) -> tuple[Array, None]:
-        if self.config.remat == "full":
-            layer = jax.checkpoint(layer, prevent_cse=False)
+        layer = kept(layer, self.config.remat)
         keys = None if key is None else jax.random.split(key, stack.num_layers)
         return jax.lax.scan(layer, x, (stack.filled(), keys), unroll=unrolled(self.config.unroll_layers, stack.num_layers))
 

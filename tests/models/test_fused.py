@@ -43,7 +43,8 @@ def test_the_call_is_softmax_attention_at_any_length(heads: tuple[int, int], len
     if kind != "bias":
         bias = np.where(bias > 0, 0.0, MASKED).astype(np.float32)
         bias[..., 0] = 0.0  # Every query sees something.
-    y = fused.attend(jnp.asarray(q), jnp.asarray(k), jnp.asarray(v), jnp.asarray(bias), scale=0.3, implementation="xla")
+    with jax.default_matmul_precision("highest"):  # A GPU multiplies float32 numbers as TensorFloat-32.
+        y = fused.attend(jnp.asarray(q), jnp.asarray(k), jnp.asarray(v), jnp.asarray(bias), scale=0.3, implementation="xla")
     # float32 sums of at most nine terms against float64.
     np.testing.assert_allclose(y, by_numpy(q, k, v, bias, 0.3), atol=2e-6)
 
@@ -58,7 +59,8 @@ def test_a_bias_gets_its_gradient() -> None:
     def called(bias: jax.Array) -> jax.Array:
         return jnp.sum(fused.attend(q, k, v, bias, scale=1.0, implementation="xla") ** 2)
 
-    np.testing.assert_allclose(jax.grad(called)(bias), jax.grad(plain)(bias), atol=2e-5)
+    with jax.default_matmul_precision("highest"):
+        np.testing.assert_allclose(jax.grad(called)(bias), jax.grad(plain)(bias), atol=2e-5)
 
 
 def test_a_single_query_dropout_a_cap_and_full_precision_are_written_out() -> None:
