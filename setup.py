@@ -34,7 +34,7 @@ setuptools.setup(
         "tensorflow-datasets>=4.9.10",
         "etils",
         "importlib_resources",  # tensorflow-datasets imports it and does not ask for it.
-        "sentencepiece>=0.2",
+        "sentencepiece>=0.2.3",  # Says where in a text its pieces stand (return_type).
         "tokenizers>=0.21",  # Reads the tokenizer.json of decoder-only models.
         "jinja2>=3.1",  # Templates, in its sandbox.
         "pyyaml>=6",

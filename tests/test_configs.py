@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import functools
+import json
 import math
 import pathlib
 
@@ -35,6 +36,9 @@ NEEDED = {
         "ANSWER_CHOICES = ['even', 'odd']",
         "TEMPLATE = 'number: {sentence}'",
     ),
+    "configs/data/instructions.gin": ("TRAIN_FILES = 'rows.jsonl'", "FORMAT = 'chat'", "CHAT = 'chatml'"),
+    "configs/data/templated.gin": ("TRAIN_FILES = 'rows.tsv'", "TEMPLATES = 'sst2'"),
+    "configs/data/super_natural.gin": ("TRAIN_FILES = 'task.json'",),
 }
 
 
@@ -260,6 +264,11 @@ def test_method_files_train(path, tmp_path):
 def test_data_files_train(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "rows.tsv").write_text("sentence\tlabel\n" + "".join(f"it is number {i}\t{i % 2}\n" for i in range(4)))
+    turns = [{"role": role, "content": "so"} for role in ("user", "assistant", "user", "assistant")]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"messages": turns}) + "\n" for _ in range(4)))
+    instances = [{"input": str(i), "output": [str(i % 2)]} for i in range(4)]
+    task = {"Definition": ["Odd or even?"], "Positive Examples": [], "Negative Examples": [], "Instances": instances}
+    (tmp_path / "task.json").write_text(json.dumps(task))
     built = cli.load_experiment([MODEL, METHOD, path], ["BASE_CHECKPOINT = None", *NEEDED.get(path, ())], fallbacks=NO_DATA)
     fewer = {name: 4 for name in ("num_train", "num_validation", "num_test") if hasattr(built.data, name)}
     with mocked_downloads():

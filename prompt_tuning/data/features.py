@@ -1,8 +1,9 @@
 """From tokenized examples to the arrays a model reads: padding or packing, with the places of soft prompts written beside the tokens.
 
-An example is a mapping with `inputs` and `targets`, token ids with the end token (EOS) included, and `task`, the number of its task, where
-tasks have prompts of their own. Soft prompts take no token ids: a slots array says for each position whether it holds a token (-1) or which
-row of the prompt (0 and up). Everything here is NumPy.
+An example is a mapping with `inputs` and `targets`, token ids with the end token (EOS) included; `task`, the number of its task, where
+tasks have prompts of their own; and `loss_mask`, a truth for each id of the targets, where the loss is on some of them only. Soft prompts
+take no token ids: a slots array says for each position whether it holds a token (-1) or which row of the prompt (0 and up). Everything here
+is NumPy.
 
 A decoder-only model reads one sequence: [BOS] [prompt] inputs targets EOS, without EOS behind the inputs (`Delimiters`). It is laid in the
 same arrays: what stands last before the targets, a token or a row of the prompt, takes the place of the start token, and the encoder's
@@ -166,7 +167,7 @@ def layout_rows(
             if joint:
                 tokens, slots = tokens[:-1], slots[:-1]
             encoder_at = _write(batch, "encoder", index, encoder_at, segment, tokens, slots)
-            tokens, slots, wanted, weights = _decoder_sequence(given, targets, prompt)
+            tokens, slots, wanted, weights = _decoder_sequence(given, targets, prompt, example.get("loss_mask"))
             where = slice(decoder_at, decoder_at + len(tokens))
             decoder_at = _write(batch, "decoder", index, decoder_at, segment, tokens, slots)
             batch["decoder_target_tokens"][index, where] = wanted
@@ -214,7 +215,10 @@ def pack(
 
 
 def unpack(batch: Batch, *, delimiters: Delimiters = T5_DELIMITERS) -> list[dict[str, np.ndarray]]:
-    """The examples of a batch, row by row, without prompts, BOS and padding: the opposite of `layout` and `layout_rows`."""
+    """The examples of a batch, row by row, without prompts, BOS and padding: the opposite of `layout` and `layout_rows`.
+
+    Of targets with a loss mask those tokens that the loss is on.
+    """
     examples = []
     for row in range(len(batch["decoder_segment_ids"])):
         for segment in range(1, int(batch["decoder_segment_ids"][row].max(initial=0)) + 1):
@@ -280,13 +284,16 @@ def _encoder_sequence(inputs: np.ndarray, prompt: PromptLayout, *, first_row: in
 
 
 def _decoder_sequence(
-    given: tuple[np.ndarray, np.ndarray], targets: np.ndarray, prompt: PromptLayout
+    given: tuple[np.ndarray, np.ndarray], targets: np.ndarray, prompt: PromptLayout, mask: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """`(tokens, slots, wanted, weights)`: each position is asked for what stands next, and counts where that is a token of the targets."""
+    """`(tokens, slots, wanted, weights)`: each position is asked for what stands next, and counts where that is a token of the targets.
+
+    With a mask it counts where the mask of that token is true. A cut target's EOS counts as the token whose place it takes.
+    """
     tokens = np.concatenate([given[0], targets])
     slots = np.concatenate([given[1], np.full(len(targets), TOKEN_SLOT, np.int32)])
     weights = np.zeros(len(tokens) - 1, np.float32)
-    weights[-len(targets) :] = 1.0
+    weights[-len(targets) :] = 1.0 if mask is None else mask[: len(targets)]
     return tokens[:-1], slots[:-1], np.where(weights > 0, tokens[1:], prompt.delimiters.pad).astype(np.int32), weights
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
-from prompt_tuning.data import choices, features, lazy_imports
+from prompt_tuning.data import choices, features, lazy_imports, loss_masks
 from prompt_tuning.data.choices import Choices
 from prompt_tuning.data.prefetch import Prefetched
 from prompt_tuning.errors import UserError
@@ -122,21 +122,30 @@ def _proportional(sizes: Sequence[int | None], cap: int | None, temperature: flo
 
 @dataclasses.dataclass(frozen=True)
 class ExampleTable:
-    """The token ids of a finite task: row i of `inputs` is ids[splits[i] : splits[i + 1]], of `targets` likewise; its answer `choices`."""
+    """The token ids of a finite task: row i of `inputs` is ids[splits[i] : splits[i + 1]], of `targets` likewise; its answer `choices`.
+
+    `target_masks` stand beside `target_ids`: whether the loss is on each; None: on all.
+    """
 
     input_ids: np.ndarray
     input_splits: np.ndarray
     target_ids: np.ndarray
     target_splits: np.ndarray
     choices: tuple[Choices, ...] | None = None
+    target_masks: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.input_splits) - 1
 
     def __getitem__(self, row: int) -> features.Example:
-        inputs = self.input_ids[self.input_splits[row] : self.input_splits[row + 1]]
-        example = {"inputs": inputs, "targets": self.target_ids[self.target_splits[row] : self.target_splits[row + 1]]}
-        return example if self.choices is None else example | {"choices": self.choices[row]}
+        targets = slice(self.target_splits[row], self.target_splits[row + 1])
+        example: features.Example = {
+            "inputs": self.input_ids[self.input_splits[row] : self.input_splits[row + 1]],
+            "targets": self.target_ids[targets],
+        }
+        if self.choices is not None:
+            example = {**example, "choices": self.choices[row]}
+        return example if self.target_masks is None else {**example, "loss_mask": self.target_masks[targets]}
 
 
 class _Shuffled:
@@ -175,10 +184,12 @@ def example_table(task: "seqio.Task", split: str, with_choices: bool = False) ->
     whole = {key: np.concatenate(parts) for key, parts in ids.items()}
     splits = {key: np.cumsum(np.concatenate(parts)) for key, parts in lengths.items()}
     found = None
+    vocabulary = task.output_features["targets"].vocabulary
     if with_choices:
-        read = choices.Reader(task.output_features["targets"].vocabulary, title=_title(task))
+        read = choices.Reader(vocabulary, title=_title(task))
         found = tuple(read(row, element) for row, element in enumerate(_dataset(task, split).as_numpy_iterator()))
-    return ExampleTable(whole["inputs"], splits["inputs"], whole["targets"], splits["targets"], found)
+    masks = loss_masks.of_elements(vocabulary, _dataset(task, split), title=_title(task))
+    return ExampleTable(whole["inputs"], splits["inputs"], whole["targets"], splits["targets"], found, masks)
 
 
 def tokenized_examples(

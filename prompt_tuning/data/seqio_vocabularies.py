@@ -72,6 +72,10 @@ class TokenizerVocabulary(seqio.Vocabulary):
     def _encode(self, s: str) -> Sequence[int]:
         return self._tokenizer.encode(s, add_special_tokens=False).ids
 
+    def offsets(self, text: str) -> list[tuple[int, int]]:
+        """Where each token of a text begins and ends, in characters."""
+        return list(self._tokenizer.encode(text, add_special_tokens=False).offsets)
+
     def _decode(self, ids: Sequence[int]) -> str:
         # Rows of an embedding that was padded have no token.
         return self._tokenizer.decode([int(i) for i in ids if i < self._size], skip_special_tokens=True)

@@ -4,7 +4,7 @@ A text task reads rows with `inputs` and `targets` and gives them tokenized with
 (`seqio.preprocessors.append_eos_after_trim`; to inputs only where the vocabulary has them end so); the pipelines of this package ask for no
 trimming here and trim when they lay out a batch.
 For evaluation a row keeps its texts (`inputs_pretokenized`, `targets_pretokenized`) and may carry `answer_choices`, `references` (every
-accepted answer) and `group` (a tag that some metrics read: rows of one question, say).
+accepted answer), `group` (a tag that some metrics read: rows of one question, say) and `loss_spans` (see `rows.TextRow`).
 """
 
 import hashlib
@@ -47,6 +47,8 @@ def rows_source(read: Callable[[str], Sequence[TextRow]], splits: Sequence[str])
         }
         for name in LIST_FIELDS:
             columns[name] = tf.ragged.constant([getattr(row, name) for row in rows], tf.string, ragged_rank=1)
+        if any(row.loss_spans for row in rows):
+            columns["loss_spans"] = tf.ragged.constant([row.loss_spans for row in rows], tf.int32, ragged_rank=1, inner_shape=(2,))
         return tf.data.Dataset.from_tensor_slices(columns)
 
     return seqio.FunctionDataSource(dataset_fn, splits=splits)

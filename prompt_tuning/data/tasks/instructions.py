@@ -1,0 +1,229 @@
+"""The user's own instruction data, named by files and a format (`data/instructions/`)."""
+
+import collections
+import dataclasses
+import functools
+import os
+import pathlib
+import random
+import re
+import sys
+from typing import TYPE_CHECKING, Literal
+
+from prompt_tuning.data.instructions import chat_templates
+from prompt_tuning.data.instructions.alpaca import Alpaca
+from prompt_tuning.data.instructions.chain_of_thought import ChainOfThought
+from prompt_tuning.data.instructions.chat import Chat, wrapped
+from prompt_tuning.data.instructions.few_shot import with_exemplars
+from prompt_tuning.data.instructions.record import Counts, Format, Reading, Record, draw, records
+from prompt_tuning.data.instructions.rendered import Rendered
+from prompt_tuning.data.instructions.super_natural import SuperNaturalInstructions
+from prompt_tuning.data.rows import SPLITS, TextRow
+from prompt_tuning.data.tasks.files import Files
+from prompt_tuning.errors import UserError
+
+if TYPE_CHECKING:
+    import seqio
+
+    from prompt_tuning.data.text_tasks import TextTask
+
+# The formats that need no settings, by the names they go by; one with settings is given as itself.
+FORMATS: dict[str, Format] = {
+    "alpaca": Alpaca(),
+    "chat": Chat(),
+    "chain_of_thought": ChainOfThought(),
+    "rendered": Rendered(),
+    "super_natural": SuperNaturalInstructions(),
+}
+_FREE_TEXT = ("rougeL", "exact_match", "squad_f1")
+_SHARES = 1_000_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Instructions:
+    """Instruction data in files: one task, or a task a file.
+
+    Attributes:
+      name: the task's name in reports: letters, digits, underscores; with `by_file` what the names begin with.
+      format: a name in FORMATS, or a format with its settings, such as `templated.Templated`.
+      train_files: paths or glob patterns.
+      validation_files: paths or glob patterns.
+      test_files: paths or glob patterns.
+      validation_frac: without validation files, the share of the training files' examples that are kept from training for validation, by a
+        hash of each.
+      by_file: whether each file is a task of its own, as the files of Super-NaturalInstructions and P3 are.
+      per_file: takes the first so many examples of each file; None takes all.
+      num_train: takes so many training examples of each task, drawn with `seed`; None takes all.
+      exemplars: solved examples of the same task before each input: none of them the example itself.
+      input_tokens: exemplars are added while an input has at most so many tokens; None adds them all.
+      chat: a chat template's name, or the file of one, in which all is written; None: conversations are written plainly, the rest as it is.
+      on_error: what is done with a row that is wrong: `raise` ends the command with its error, `skip` counts it and says so.
+      metrics: names in `prompt_tuning.data.metrics`, the first the main one; None takes the format's, else ROUGE-L, exact match and F1.
+      seed: of everything drawn.
+    """
+
+    name: str = "instructions"
+    format: Format | str = "alpaca"
+    train_files: tuple[str, ...] = ()
+    validation_files: tuple[str, ...] = ()
+    test_files: tuple[str, ...] = ()
+    validation_frac: float = 0.0
+    by_file: bool = False
+    per_file: int | None = None
+    num_train: int | None = None
+    exemplars: int = 0
+    input_tokens: int | None = None
+    chat: str | None = None
+    on_error: Literal["raise", "skip"] = "raise"
+    metrics: tuple[str, ...] | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        files = self._files
+        for name in ("train_files", "validation_files", "test_files", "metrics"):
+            object.__setattr__(self, name, getattr(files, name))
+        if isinstance(self.format, str) and self.format not in FORMATS:
+            raise UserError(f"FORMAT: wanted one of {', '.join(FORMATS)}, or a format with its settings, got {self.format!r}")
+        if self.on_error not in ("raise", "skip"):
+            raise UserError(f"ON_ERROR: wanted 'raise' or 'skip', got {self.on_error!r}")
+        if not 0 <= self.validation_frac < 1:
+            raise UserError(f"VALIDATION_FRAC: wanted 0 or more and less than 1, got {self.validation_frac}")
+        if self.exemplars < 0:
+            raise UserError(f"EXEMPLARS: wanted 0 or more, got {self.exemplars}")
+        if self.exemplars and isinstance(self._format, Chat):
+            raise UserError("EXEMPLARS: wanted 0 for conversations, whose turns stand one after another already")
+        if self.per_file is not None and self.per_file < 1:
+            raise UserError(f"PER_FILE: wanted at least 1 example, got {self.per_file}")
+        if self.chat is not None:
+            chat_templates.load(self.chat)
+
+    @property
+    def _files(self) -> Files:
+        """The settings that are the same as of other files, checked there."""
+        return Files(self.name, self.train_files, self.validation_files, self.test_files, metrics=self.metrics, num_train=self.num_train)
+
+    @property
+    def _format(self) -> Format:
+        return FORMATS[self.format] if isinstance(self.format, str) else self.format
+
+    @property
+    def metric_names(self) -> tuple[str, ...]:
+        """The names of its metrics."""
+        return self.metrics or getattr(self._format, "metrics", ()) or _FREE_TEXT
+
+    def paths(self) -> dict[str, dict[str, tuple[str, ...]]]:
+        """The files of each split of each task, by the tasks' names.
+
+        Raises UserError for a pattern that matches nothing, no file at all, and two files of a task's name where each is a task.
+        """
+        found: dict[str, dict[str, tuple[str, ...]]] = collections.defaultdict(dict)
+        for split in SPLITS:
+            paths = self._files.paths(split)
+            if not self.by_file:
+                found[self.name] |= {split: paths} if paths else {}
+                continue
+            for path in paths:
+                stem = pathlib.Path(path.removesuffix(".gz")).stem
+                name = f"{self.name}_{re.sub(r'[^0-9A-Za-z]+', '_', stem)}"
+                if split in found[name]:
+                    raise UserError(f"{path}: another of {split.upper()}_FILES is called {stem!r} too; wanted a name each; rename one")
+                found[name][split] = (path,)
+        for splits in found.values():
+            if self.validation_frac and "train" in splits and "validation" not in splits:
+                splits["validation"] = splits["train"]
+        if not any(found.values()):
+            raise UserError("no instruction data: wanted paths of files; set --gin.TRAIN_FILES=\"'data.jsonl'\" and FORMAT")
+        return dict(found)
+
+    @property
+    def task_names(self) -> tuple[str, ...]:
+        """The names of the tasks."""
+        return tuple(self.paths()) if self.by_file else (self.name,)
+
+    def tasks(self, vocabulary: "seqio.Vocabulary") -> "list[TextTask]":
+        """The SeqIO tasks; see `mixtures.Source`."""
+        from prompt_tuning.data import text_tasks
+
+        made = []
+        for title, splits in self.paths().items():
+            # A file that changes makes another task; what the other tasks are doesn't.
+            stamps = [(split, path, os.stat(path).st_size, os.stat(path).st_mtime_ns) for split, paths in splits.items() for path in paths]
+            alone = dataclasses.replace(self, train_files=(), validation_files=(), test_files=())
+            read = functools.partial(text_rows, self, vocabulary, title, splits)
+            made.append(
+                text_tasks.register(
+                    title,
+                    settings=(alone, stamps),
+                    vocabulary=vocabulary,
+                    source=functools.partial(text_tasks.rows_source, read, tuple(splits)),
+                    metric_names=self.metric_names,
+                )
+            )
+        return made
+
+
+def text_rows(
+    settings: Instructions, vocabulary: "seqio.Vocabulary", title: str, splits: dict[str, tuple[str, ...]], split: str
+) -> list[TextRow]:
+    """The rows of a task's split as text, in the order of the files. Says on stderr what was skipped or dropped."""
+    found = _examples(settings, vocabulary, title, splits, split)
+    if settings.exemplars:
+        pool = found if split == "train" or "train" not in splits else _examples(settings, vocabulary, title, splits, "train")
+        found = with_exemplars(
+            found,
+            pool,
+            count=settings.exemplars,
+            seed=settings.seed,
+            input_tokens=settings.input_tokens,
+            count_tokens=functools.partial(_count_tokens, vocabulary),
+        )
+    if settings.chat is None or isinstance(settings._format, Chat):
+        return [record.row for record in found]
+    template = chat_templates.load(settings.chat)
+    return [wrapped(template, record.row) for record in found]
+
+
+def _examples(
+    settings: Instructions, vocabulary: "seqio.Vocabulary", title: str, splits: dict[str, tuple[str, ...]], split: str
+) -> list[Record]:
+    counts = Counts()
+    reading = Reading(
+        task=title,
+        training=split == "train",
+        seed=settings.seed,
+        chat=None if settings.chat is None else chat_templates.load(settings.chat),
+        count_tokens=functools.partial(_count_tokens, vocabulary),
+    )
+    found: list[Record] = []
+    shared = settings.validation_frac > 0 and splits.get("train") == splits.get("validation")
+    for path in splits[split]:
+        found += _of_file(path, settings, reading, counts, part=split if shared else None)
+    if counts.skipped or counts.dropped:
+        print(f"note: {title}, {split}: {counts}", file=sys.stderr)
+    if not found:
+        raise UserError(f"{title}: the files hold no example for {split}: {counts}")
+    if split == "train" and settings.num_train is not None:
+        if settings.num_train > len(found):
+            raise UserError(f"NUM_TRAIN: wanted {settings.num_train} training examples of {title}, the files hold {len(found)}")
+        found = random.Random(f"instructions/{settings.seed}").sample(found, settings.num_train)
+    return found
+
+
+def _of_file(path: str, settings: Instructions, reading: Reading, counts: Counts, *, part: str | None) -> list[Record]:
+    """The examples of a file; of one that two splits share, those of the split `part`: a hash of each says whose it is."""
+    here: list[Record] = []
+    empty = True
+    for record in records(path, settings._format, reading, counts=counts, on_error=settings.on_error):
+        empty = False
+        held_out = draw(record.identity, "split", settings.seed, _SHARES) < settings.validation_frac * _SHARES
+        if part is None or held_out == (part == "validation"):
+            here.append(record)
+        if len(here) == settings.per_file:
+            break
+    if empty and settings.on_error == "raise":
+        raise UserError(f"{path}: holds no example; wanted at least one; check the file, or leave it out with ON_ERROR='skip'")
+    return here
+
+
+def _count_tokens(vocabulary: "seqio.Vocabulary", text: str) -> int:
+    return len(vocabulary.encode(text)) + 1
