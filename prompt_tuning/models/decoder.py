@@ -23,6 +23,7 @@ alone. They are counted from the left, padding apart, where the batch does not s
 then is P.
 """
 
+import functools
 import itertools
 from collections.abc import Mapping
 from typing import Any
@@ -32,7 +33,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from prompt_tuning.errors import UserError
-from prompt_tuning.models import rope
+from prompt_tuning.models import prefixes, rope
 from prompt_tuning.models.decoder_blocks import DecoderStack
 from prompt_tuning.models.decoder_layers import Angles, DecoderConfig, capped, position_table
 from prompt_tuning.models.layers import MASKED, Array, Embed, Linear, dropout, entering, kept, param, split_key, unrolled
@@ -142,15 +143,23 @@ class Decoder(nnx.Module):
         """An empty cache for `length` positions a row.
 
         Returns:
-          `keys`, `values` [N, B, H / G, L, K]; `positions` [B, L], -1 where nothing stands; `lengths` [B], tokens and prompt slots so far;
-          `filled`, how many of the L are taken in every row (int32).
+          `keys`, `values` [N, B, H / G, P + L, K], the prefixes before all; `positions` [B, L], -1 where nothing stands; `lengths` [B],
+          tokens and prompt slots so far; `filled`, how many of the L are taken in every row (int32).
         """
         config = self.config
-        shape = (config.num_layers, batch_size, config.num_kv_heads, length)
-        value_width = config.value_width if config.latent_width else config.head_width
+        layers, prefix = self._filled()
+        widths = config.key_width, config.value_width if config.latent_width else config.head_width
+        parts = []
+        for stack, own in layers:
+            there = prefixes.length(stack)
+            shape = (own.stop - own.start, batch_size, config.num_kv_heads, length + prefix - there)
+            parts.append(
+                prefixes.behind(stack, (jnp.zeros((*shape, widths[0]), config.dtype), jnp.zeros((*shape, widths[1]), config.dtype)))
+            )
+        keys, values = (_together(each) for each in zip(*parts, strict=True))
         return {
-            "keys": jnp.zeros((*shape, config.key_width), config.dtype),
-            "values": jnp.zeros((*shape, value_width), config.dtype),
+            "keys": keys,
+            "values": values,
             "positions": jnp.full((batch_size, length), -1, jnp.int32),
             "lengths": jnp.zeros((batch_size,), jnp.int32),
             "filled": jnp.zeros((), jnp.int32),
@@ -187,7 +196,7 @@ class Decoder(nnx.Module):
         turned = self._turned(positions_BT)
         self._check_length(stored_BL.shape[1] + prefix)
 
-        def layer(x_BTD: Array, scanned: Any) -> tuple[Array, tuple[Array, Array]]:
+        def layer(biases: tuple[Any, Any], x_BTD: Array, scanned: Any) -> tuple[Array, tuple[Array, Array]]:
             block, local, *old = scanned
             turn = _chosen(local, turned)
             attend = block.self_attention
@@ -195,7 +204,7 @@ class Decoder(nnx.Module):
 
             def extended(normed_BTD: Array, key: Array | None) -> tuple[Array, Array]:
                 for new, before in zip(attend.attention.keys_values(normed_BTD, turn, key), old, strict=True):
-                    stored.append(jax.lax.dynamic_update_slice_in_dim(before, new, filled, axis=2))
+                    stored.append(jax.lax.dynamic_update_slice_in_dim(before, new, prefix + filled, axis=2))
                 return stored[0], stored[1]
 
             x_BTD = entering(block, x_BTD, slots_BT)
@@ -205,10 +214,12 @@ class Decoder(nnx.Module):
         x_BTD = self._embedded(tokens_BT, slots_BT, positions_BT)
         made = []
         for stack, own in layers:
-            scanned = (stack, self._local()[own], cache["keys"][own], cache["values"][own])
-            x_BTD, keys_values = jax.lax.scan(layer, x_BTD, scanned, unroll=self._unroll())
+            there = prefixes.length(stack) > 0
+            own_biases = jax.tree.map(lambda bias, there=there: prefixes.seen(bias, prefix, there=there), biases)
+            scanned = (prefixes.left_out(stack), self._local()[own], cache["keys"][own], cache["values"][own])
+            x_BTD, keys_values = jax.lax.scan(functools.partial(layer, own_biases), x_BTD, scanned, unroll=self._unroll())
             made.append(keys_values)
-        keys, values = (jnp.concatenate(parts) if len(parts) > 1 else parts[0] for parts in zip(*made, strict=True))
+        keys, values = (_together(each) for each in zip(*made, strict=True))
         grown = {"lengths": cache["lengths"] + jnp.sum(valid_BT, axis=1, dtype=jnp.int32), "filled": filled + tokens_BT.shape[1]}
         assert keys.shape[0] == config.num_layers
         return self._logits(self.decoder.norm(x_BTD)), cache | {"keys": keys, "values": values, "positions": stored_BL} | grown
@@ -256,7 +267,7 @@ class Decoder(nnx.Module):
         stacks = [stack for stack in (self.first, self.decoder) if stack is not None]
         ends = list(itertools.accumulate(stack.num_layers for stack in stacks))
         layers = [(stack.filled(), slice(end - stack.num_layers, end)) for stack, end in zip(stacks, ends, strict=True)]
-        return layers, max(_prefix_length(stack) for stack, _ in layers)
+        return layers, max(prefixes.length(stack) for stack, _ in layers)
 
     def _local(self) -> Array:
         return jnp.asarray(self.config.local_layers)
@@ -307,13 +318,8 @@ def _joined_choices(batch: Batch) -> dict[str, Array]:
     return whole
 
 
-def _prefix_length(layers: Any) -> int:
-    """How many key/value positions stand before position 0, the same in all layers."""
-    prefix = getattr(layers.self_attention.attention, "prefix", None)
-    if prefix is None:
-        return 0
-    keys, _ = jax.eval_shape(jax.vmap(lambda each: each()), prefix)
-    return int(keys.shape[-2])
+def _together(parts: tuple[Array, ...]) -> Array:
+    return jnp.concatenate(parts) if len(parts) > 1 else parts[0]
 
 
 def _counted(valid_BT: Array) -> Array:

@@ -1,7 +1,7 @@
 """T5, all published variants, from the layers of `layers.py` (Raffel et al. 2020, arXiv:1910.10683).
 
-Axes: B batch, S source length, T target length, L cache length, D model width, H heads, K head width, F feed-forward, V vocabulary, N
-layers.
+Axes: B batch, S source length, T target length, L cache length, P prefix length, D model width, H heads, K head width, F feed-forward, V
+vocabulary, N layers.
 
 | variant | activation | head | relative bias |
 |---|---|---|---|
@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from prompt_tuning.models import prefixes
 from prompt_tuning.models.layers import (
     MASKED,
     Array,
@@ -291,45 +292,53 @@ class T5(nnx.Module):
         return self._logits(dropout(stack.norm(x_BTD), self.config.dropout_rate, final_key))
 
     def init_cache(self, encoded_BSD: Array, encoder_segment_ids_BS: Array, *, length: int) -> dict[str, Array]:
-        """A cache for `length` decoder positions, with the keys and values of the encoder's output computed once.
+        """A cache for `length` decoder positions, with the prefixes and the keys and values of the encoder's output computed once.
 
         Returns:
-          `self_keys`, `self_values` [N, B, H, L, K], `cross_keys`, `cross_values` [N, B, H, S, K], `cross_mask` [B, 1, 1, S], `filled`
-          (int32).
+          `self_keys`, `self_values` [N, B, H, P + L, K], `cross_keys`, `cross_values` [N, B, H, P + S, K], `cross_mask` [B, 1, 1, P + S],
+          `filled`, how many of the L are taken (int32). Each P is that attention's own, 0 without a prefix.
         """
-        config, stack = self.config, self.decoder
+        config, layers = self.config, self.decoder.filled()
 
         def layer(_: None, block: Any) -> tuple[None, tuple[Array, Array]]:
             return None, block.cross_attention.attention.keys_values(encoded_BSD)
 
-        _, (cross_keys, cross_values) = jax.lax.scan(layer, None, stack.layers)
-        shape = (config.num_decoder_layers, encoded_BSD.shape[0], config.num_heads, length, config.d_kv)
+        cross_keys, cross_values = prefixes.behind(layers, jax.lax.scan(layer, None, layers)[1], name="cross_attention")
+        empty = jnp.zeros((config.num_decoder_layers, encoded_BSD.shape[0], config.num_heads, length, config.d_kv), encoded_BSD.dtype)
+        self_keys, self_values = prefixes.behind(layers, (empty, empty))
+        cross_mask = _mask(encoder_segment_ids_BS, encoder_segment_ids_BS, packed=False)
         return {
-            "self_keys": jnp.zeros(shape, encoded_BSD.dtype),
-            "self_values": jnp.zeros(shape, encoded_BSD.dtype),
+            "self_keys": self_keys,
+            "self_values": self_values,
             "cross_keys": cross_keys,
             "cross_values": cross_values,
-            "cross_mask": _mask(encoder_segment_ids_BS, encoder_segment_ids_BS, packed=False),
+            "cross_mask": prefixes.seen(cross_mask, prefixes.length(layers, "cross_attention")),
             "filled": jnp.zeros((), jnp.int32),
         }
 
     def decode_step(self, tokens_BT: Array, cache: dict[str, Array], *, slots_BT: Array | None = None) -> tuple[Array, dict[str, Array]]:
         """Appends T >= 1 positions to the cache and gives their logits [B, T, V]; T > 1 fills in a decoder prompt at once."""
-        stack = self.decoder
-        positions = cache["filled"] + jnp.arange(tokens_BT.shape[1])
-        slots_L = jnp.arange(cache["self_keys"].shape[3])
+        stack, filled = self.decoder, cache["filled"]
+        layers = stack.filled()
+        prefix = prefixes.length(layers)
+        positions = filled + jnp.arange(tokens_BT.shape[1])
+        slots_L = jnp.arange(cache["self_keys"].shape[3] - prefix)
         mask = jnp.where(slots_L[None, :] <= positions[:, None], 0.0, MASKED)[None, None]
-        shared_bias = mask if stack.relative_bias is None else stack.relative_bias(positions, slots_L) + mask
+
+        def biased(own: Any) -> Array:
+            return prefixes.seen(mask if own is None else own(positions, slots_L) + mask, prefix)
+
+        shared_bias = biased(stack.relative_bias)
 
         def layer(x_BTD: Array, scanned: Any) -> tuple[Array, tuple[Array, Array]]:
             block, keys, values, cross_keys, cross_values = scanned
             attend, cross = block.self_attention, block.cross_attention
-            bias = shared_bias if attend.relative_bias is None else attend.relative_bias(positions, slots_L) + mask
+            bias = shared_bias if attend.relative_bias is None else biased(attend.relative_bias)
             stored: list[Array] = []
 
             def extended(normed_BTD: Array, key: Array | None) -> list[Array]:
                 for new, old in zip(attend.attention.keys_values(normed_BTD, key), (keys, values), strict=True):
-                    stored.append(jax.lax.dynamic_update_slice_in_dim(old, new, cache["filled"], axis=2))
+                    stored.append(jax.lax.dynamic_update_slice_in_dim(old, new, prefix + filled, axis=2))
                 return stored
 
             x_BTD = attend(x_BTD, extended, bias, key=None)
@@ -337,9 +346,9 @@ class T5(nnx.Module):
             return block.feed_forward(x_BTD, key=None), (stored[0], stored[1])
 
         x_BTD = self.embed(tokens_BT, slots_BT, self.config.dtype)
-        scanned = (stack.filled(), *(cache[name] for name in ("self_keys", "self_values", "cross_keys", "cross_values")))
+        scanned = (prefixes.left_out(layers), *(cache[name] for name in ("self_keys", "self_values", "cross_keys", "cross_values")))
         x_BTD, (keys, values) = jax.lax.scan(layer, x_BTD, scanned, unroll=self._unroll(stack))
-        cache = cache | {"self_keys": keys, "self_values": values, "filled": cache["filled"] + tokens_BT.shape[1]}
+        cache = cache | {"self_keys": keys, "self_values": values, "filled": filled + tokens_BT.shape[1]}
         return self._logits(stack.norm(x_BTD)), cache
 
     def _logits(self, x_BTD: Array) -> Array:

@@ -1,7 +1,8 @@
 """Whisper, a speech encoder-decoder, from the blocks that decoder-only models are made of (Radford et al. 2022, arXiv:2212.04356).
 
 Axes: B batch, F mel frames, two a position, M mel bands, S source positions (audio and prompt), T target length, L cache length, D model
-width, H heads, K head width, N layers, V vocabulary, W width of a convolution, I and O any input and output width.
+width, H heads, K head width, N layers, V vocabulary, W width of a convolution, P prefix length, I and O any input and output
+width.
 
 Two convolutions halve the log-mel spectrogram in time (section 2.2); sinusoids tell the encoder its positions, a learned table the decoder.
 Layer norms stand before the sub-layers and have biases, as linear layers do but for the one that makes keys, where a bias would add the
@@ -24,6 +25,7 @@ import numpy as np
 from flax import nnx
 
 from prompt_tuning.errors import UserError
+from prompt_tuning.models import prefixes
 from prompt_tuning.models.decoder_blocks import AttentionBlock, MlpBlock
 from prompt_tuning.models.decoder_layers import DecoderConfig, Norm, position_table
 from prompt_tuning.models.layers import MASKED, Array, Embed, Remat, Socket, at_slots, dropout, kept, param, split_key, unrolled
@@ -289,25 +291,28 @@ class Whisper(nnx.Module):
         return self.embed.logits(dropout(self.decoder.norm(x_BTD), self.config.dropout_rate, final_key))
 
     def init_cache(self, encoded_BSD: Array, segment_ids_BS: Array | None = None, *, length: int) -> dict[str, Array]:
-        """A cache for `length` decoder positions, with the keys and values of the encoder's output computed once.
+        """A cache for `length` decoder positions, with the prefixes and the keys and values of the encoder's output computed once.
 
         Returns:
-          `self_keys`, `self_values` [N, B, H, L, K], `cross_keys`, `cross_values` [N, B, H, S, K], `filled` (int32).
+          `self_keys`, `self_values` [N, B, H, P + L, K], `cross_keys`, `cross_values` [N, B, H, P + S, K], `filled`, how many of the L are
+          taken (int32). Each P is that attention's own, 0 without a prefix.
 
         Raises UserError where `length` is more than the model has positions.
         """
         del segment_ids_BS
         self._check_length(length)
-        blocks = self.config.blocks
+        blocks, layers = self.config.blocks, self.decoder.filled()
 
         def layer(_: None, block: Any) -> tuple[None, tuple[Array, Array]]:
             return None, block.cross_attention.attention.keys_values(encoded_BSD, None)
 
-        _, (cross_keys, cross_values) = jax.lax.scan(layer, None, self.decoder.layers)
+        cross_keys, cross_values = prefixes.behind(layers, jax.lax.scan(layer, None, layers)[1], name="cross_attention")
         shape = (self.decoder.num_layers, encoded_BSD.shape[0], blocks.num_heads, length, blocks.head_width)
+        empty = jnp.zeros(shape, encoded_BSD.dtype)
+        self_keys, self_values = prefixes.behind(layers, (empty, empty))
         return {
-            "self_keys": jnp.zeros(shape, encoded_BSD.dtype),
-            "self_values": jnp.zeros(shape, encoded_BSD.dtype),
+            "self_keys": self_keys,
+            "self_values": self_values,
             "cross_keys": cross_keys,
             "cross_values": cross_values,
             "filled": jnp.zeros((), jnp.int32),
@@ -316,8 +321,11 @@ class Whisper(nnx.Module):
     def decode_step(self, tokens_BT: Array, cache: dict[str, Array], *, slots_BT: Array | None = None) -> tuple[Array, dict[str, Array]]:
         """Appends T >= 1 positions to the cache and gives their logits [B, T, V]; T > 1 fills in start tokens and a prompt at once."""
         stack, filled = self.decoder, cache["filled"]
+        layers = stack.filled()
+        prefix = prefixes.length(layers)
         positions_T = filled + jnp.arange(tokens_BT.shape[1])
-        bias = jnp.where(jnp.arange(cache["self_keys"].shape[3])[None, :] <= positions_T[:, None], 0.0, MASKED)[None, None]
+        slots_L = jnp.arange(cache["self_keys"].shape[3] - prefix)
+        bias = prefixes.seen(jnp.where(slots_L[None, :] <= positions_T[:, None], 0.0, MASKED)[None, None], prefix)
         cross_bias = jnp.zeros((1, 1, 1, cache["cross_keys"].shape[3]))
 
         def layer(x_BTD: Array, scanned: Any) -> tuple[Array, tuple[Array, Array]]:
@@ -327,7 +335,7 @@ class Whisper(nnx.Module):
 
             def extended(normed_BTD: Array, key: Array | None) -> tuple[Array, Array]:
                 for new, old in zip(attend.attention.keys_values(normed_BTD, None, key), (keys, values), strict=True):
-                    stored.append(jax.lax.dynamic_update_slice_in_dim(old, new, filled, axis=2))
+                    stored.append(jax.lax.dynamic_update_slice_in_dim(old, new, prefix + filled, axis=2))
                 return stored[0], stored[1]
 
             x_BTD = attend(x_BTD, extended, bias, turned=None, key=None)
@@ -335,7 +343,7 @@ class Whisper(nnx.Module):
             return block.feed_forward(x_BTD, key=None), (stored[0], stored[1])
 
         x_BTD = self._embedded(tokens_BT, slots_BT, positions_T)
-        scanned = (stack.filled(), *(cache[name] for name in ("self_keys", "self_values", "cross_keys", "cross_values")))
+        scanned = (prefixes.left_out(layers), *(cache[name] for name in ("self_keys", "self_values", "cross_keys", "cross_values")))
         x_BTD, (keys, values) = jax.lax.scan(layer, x_BTD, scanned, unroll=unrolled(self.config.unroll_layers, stack.num_layers))
         grown = {"self_keys": keys, "self_values": values, "filled": filled + tokens_BT.shape[1]}
         return self.embed.logits(stack.norm(x_BTD)), cache | grown
