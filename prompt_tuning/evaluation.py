@@ -149,14 +149,20 @@ def evaluate(parts: Parts, tasks: Sequence[TaskExamples], *, settings: Evaluatio
 def task_examples(
     source: mixtures.Source, vocabulary: Any, *, settings: Evaluation, lengths: Lengths, trained_on: mixtures.Source | None = None
 ) -> list[TaskExamples]:
-    """The examples that `settings` asks of every task of a source, read once. Raises UserError for a task whose split is empty.
+    """The examples that `settings` asks of every task of a source that has the split, read once.
+
+    Raises UserError for a task whose split is empty, and where no task has it.
 
     An example's `task` is the number of its task among those of `trained_on` (None: of the source itself), found by its name.
     """
     sizes = {"input_length": lengths.input_length, "target_length": lengths.target_length}
     numbers = {name: {"task": number} for number, name in enumerate((trained_on or source).task_names)}
     found = []
-    for name, task in zip(source.task_names, source.tasks(vocabulary), strict=True):
+    tasks = source.tasks(vocabulary)
+    there = mixtures.with_split(tasks, settings.split)
+    for name, task in zip(source.task_names, tasks, strict=True):
+        if task not in there:
+            continue
         examples = mixtures.evaluation_examples(task, settings.split, settings.max_examples, **sizes)
         found.append(TaskExamples(name, [example | numbers.get(name, {}) for example in examples], tuple(task.metric_names)))
     return found

@@ -93,14 +93,16 @@ def mixing_rates(source: Source, sizes: Sequence[int | None]) -> np.ndarray:
 
     Args:
       source: the source; one that is no Mixture is mixed in proportion, without a cap.
-      sizes: the number of training examples of each task; None for one without end, which only `equal` and given weights can mix.
+      sizes: the number of training examples of each task; None for one without end, which only `equal` and given weights can mix. One of
+        none, which is there to be evaluated on, is never drawn.
     """
     if not isinstance(source, Mixture):
         return _proportional(sizes, None, 1.0)
     if source.rates == "proportional":
         return _proportional(sizes, source.cap, source.temperature)
+    drawn = np.array([size != 0 for size in sizes], np.float64)
     if source.rates == "equal":
-        return np.full(len(sizes), 1 / len(sizes))
+        return drawn / (drawn.sum() or 1.0)
     shares, start = [], 0
     for inner, weight in zip(source.sources, source.rates, strict=True):
         count = len(inner.task_names)
@@ -108,7 +110,8 @@ def mixing_rates(source: Source, sizes: Sequence[int | None]) -> np.ndarray:
         within = mixing_rates(inner, part) if isinstance(inner, Mixture) else _proportional(part, source.cap, source.temperature)
         shares.append(float(weight) * within)
         start += count
-    return np.concatenate(shares) / sum(source.rates)
+    rates = np.concatenate(shares) / sum(source.rates)
+    return rates if drawn.all() else rates * drawn / ((rates * drawn).sum() or 1.0)
 
 
 def _proportional(sizes: Sequence[int | None], cap: int | None, temperature: float) -> np.ndarray:
@@ -117,7 +120,7 @@ def _proportional(sizes: Sequence[int | None], cap: int | None, temperature: flo
     if any(size is None for size in sizes):
         raise UserError("a source without end cannot be mixed in proportion to its examples; set Mixture.rates to 'equal' or to weights")
     rates = np.array([min(size or 0, cap or size or 0) for size in sizes], np.float64) ** (1 / temperature)
-    return rates / rates.sum()
+    return rates / (rates.sum() or 1.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -266,12 +269,18 @@ def mixed_examples(
 ) -> Iterator[features.Example]:
     """The endless stream of a source's examples: position i holds the next example of the task drawn for it by the mixing rates.
 
+    Tasks without the split, which are there to be evaluated on, are never drawn.
+
     Each says in `task` which of the source's tasks it is from and, where asked for, in `choices` its answer choices (`choices.Reader`).
     `skip` and `shard` as in `tokenized_examples`: the streams of all shards, interleaved, are the stream of one.
     """
     tasks = source.tasks(vocabulary)
-    tables = [None if getattr(task, "streaming", False) else example_table(task, split, with_choices) for task in tasks]
-    rates = mixing_rates(source, [None if table is None else len(table) for table in tables])
+    there = with_split(tasks, split)
+    tables = [
+        example_table(task, split, with_choices) if task in there and not getattr(task, "streaming", False) else None for task in tasks
+    ]
+    sizes = [None if table is None else len(table) for table in tables]
+    rates = mixing_rates(source, [size if task in there else 0 for task, size in zip(tasks, sizes, strict=True)])
     lengths = {"inputs": input_length, "targets": target_length}
     index, shards = shard
     first = skip + (index - skip) % shards
@@ -376,6 +385,11 @@ def training_batches(
     return Prefetched(make, ahead)
 
 
+def with_split(tasks: "Sequence[TextTask]", split: str) -> "list[TextTask]":
+    """The tasks that have a split, in order; all of them where none has, so that reading one says what is missing."""
+    return [task for task in tasks if split in task.splits] or list(tasks)
+
+
 def _title(task: "seqio.Task") -> str:
     return str(getattr(task, "title", task.name))
 
@@ -390,7 +404,8 @@ def _dataset(
     epochs: int | None = 1,
 ) -> Any:
     if split not in task.splits:
-        raise UserError(f"task {_title(task)} has no split {split!r}; it has {', '.join(map(str, task.splits))}")
+        there = ", ".join(map(str, task.splits))
+        raise UserError(f"task {_title(task)} has no split {split!r}; it has {there}; give files for it, or name one of these")
     dataset = task.get_dataset(
         lengths, split=split, shuffle=False, seed=seed, num_epochs=epochs, trim_output_features=lengths is not None, try_in_mem_cache=False
     )

@@ -1,13 +1,17 @@
 """Streams of training batches: exact resumption, shards, mixing rates, errors."""
 
+import dataclasses
+import functools
 import itertools
 import threading
 
 import numpy as np
 import pytest
 
+from prompt_tuning import evaluation
 from prompt_tuning.data import features, mixtures, prefetch
 from prompt_tuning.data.features import PromptLayout
+from prompt_tuning.data.rows import TextRow
 from prompt_tuning.errors import UserError
 from tests.data.small import BYTES, Numbered
 
@@ -193,3 +197,35 @@ def test_closing_ends_the_thread():
 
 def test_a_finite_stream_ends():
     assert [int(item["x"][0]) for item in prefetch.Prefetched(lambda: iter([{"x": np.full(1, i)} for i in range(3)]))] == [0, 1, 2]
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluatedOnly:
+    """A task without a training split."""
+
+    name: str = "held_out"
+
+    @property
+    def task_names(self):
+        return (self.name,)
+
+    def tasks(self, vocabulary):
+        from prompt_tuning.data import text_tasks
+
+        source = functools.partial(text_tasks.rows_source, lambda split: [TextRow("q", "a")], ("validation",))
+        return [text_tasks.register(self.name, settings=self, vocabulary=vocabulary, source=source, metric_names=("accuracy",))]
+
+
+@pytest.mark.parametrize("rates", ["proportional", "equal", (1.0, 2.0, 1.0), (1.0, 0.0, 3.0)])
+def test_a_task_without_a_training_split_is_never_drawn(rates):
+    mixture = mixtures.Mixture((Numbered("a", num_train=5), EvaluatedOnly(), Numbered("b", num_train=20)), rates=rates)
+    drawn = [text[0] for batch in batches(mixture, 20) for text in texts(batch)]
+    assert set(drawn) == {"a", "b"}
+    settings = evaluation.Evaluation(split="validation")
+    lengths = evaluation.Lengths(input_length=8, target_length=4)
+    found = evaluation.task_examples(mixture, BYTES.load(), settings=settings, lengths=lengths)
+    assert [task.name for task in found] == ["a", "held_out", "b"]
+    train = evaluation.task_examples(mixture, BYTES.load(), settings=dataclasses.replace(settings, split="train"), lengths=lengths)
+    assert [task.name for task in train] == ["a", "b"]
+    with pytest.raises(UserError, match="task held_out has no split 'train'; it has validation"):
+        batches(EvaluatedOnly(), 1)
