@@ -6,6 +6,9 @@ Code: r-three/t-few.
 What this file follows: the three vectors of section 3.3, in every attention and feed-forward layer of both stacks. In a gated
 feed-forward layer the scale stands on the product of the two branches, which is the released code's scale on the linear one.
 
+In latent attention (DeepSeek) keys and values are parts of one product (`up`): the scales are on its units, and none is on the rotated key
+that all heads share. Of a mixture of experts the shared one alone is scaled.
+
 A scale can be folded into the matrix beside it (`merge`), after which the model costs what the base does.
 
 Axes: I and O input and output width; stacked layers stand in front.
@@ -17,6 +20,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from prompt_tuning.data.features import PromptLayout
@@ -25,8 +29,8 @@ from prompt_tuning.methods import sites
 from prompt_tuning.models.layers import Array, Tunable
 from prompt_tuning.trainable import Sources, Which
 
-# Socket -> the linear layer beside it, whether the scale is on its output (else on its input), and the scale's logical axis.
-_BESIDE = {"k_scale": ("key", True, "heads"), "v_scale": ("value", True, "heads"), "scale": ("wo", False, "mlp")}
+# Socket -> the linear layer beside it and the scale's logical axis.
+_BESIDE = {"k_scale": ("key", "heads"), "v_scale": ("value", "heads"), "scale": ("wo", "mlp")}
 
 
 class Scale(nnx.Module):
@@ -80,11 +84,12 @@ class IA3:
         ):
             if not targets:
                 continue
-            for name, module in sites.with_socket(model, socket, targets, where=f"IA3.{field}", beside=_BESIDE[socket][0]).items():
-                linear, of_output, axis = _BESIDE[socket]
-                *stacked, width_in, width_out = getattr(module, linear).kernel.shape
-                ones = jnp.ones((*stacked, width_out if of_output else width_in), jnp.float32)
-                setattr(module, socket, Scale(ones, axis=axis))
+            # The name of the feed-forward layers' socket is that of a norm's scale too.
+            beside = "wo" if socket == "scale" else None
+            for name, module in sites.with_socket(model, socket, targets, where=f"IA3.{field}", beside=beside).items():
+                linear, units, _ = _scaled_units(module, socket)
+                stacked = linear.kernel.shape[:-2]
+                setattr(module, socket, Scale(jnp.ones((*stacked, len(units)), jnp.float32), axis=_BESIDE[socket][1]))
                 sources[f"{name}/{socket}/scale"] = "initialiser ones"
         return sources
 
@@ -113,12 +118,20 @@ def merge(model: nnx.Module) -> Callable[[], None]:
     return unmerge
 
 
+def _scaled_units(module: Any, socket: str) -> tuple[Any, np.ndarray, bool]:
+    """The linear layer that a scale stands beside, which of its units it multiplies, and whether those are outputs (else inputs)."""
+    if hasattr(module, "scaled_units"):
+        return module.up, module.scaled_units(socket), True
+    linear, of_output = getattr(module, _BESIDE[socket][0]), socket != "scale"
+    return linear, np.arange(linear.kernel.shape[-1 if of_output else -2]), of_output
+
+
 def _scaled(module: Any, socket: str, scale: jax.Array) -> None:
-    name, of_output, _ = _BESIDE[socket]
-    linear = getattr(module, name)
+    linear, units, of_output = _scaled_units(module, socket)
     value = linear.kernel[...]
-    wide = scale[..., None, :] if of_output else scale[..., :, None]
+    whole = jnp.ones((*scale.shape[:-1], value.shape[-1 if of_output else -2]), scale.dtype).at[..., units].set(scale)
+    wide = whole[..., None, :] if of_output else whole[..., :, None]
     linear.kernel.set_value((value * jnp.broadcast_to(wide, value.shape)).astype(value.dtype))
     bias = getattr(linear, "bias", None)  # Some models' linear layers have one.
     if of_output and bias is not None:
-        bias.set_value((bias[...] * scale).astype(bias[...].dtype))
+        bias.set_value((bias[...] * whole).astype(bias[...].dtype))

@@ -28,6 +28,7 @@ from prompt_tuning.data.features import PromptLayout
 from prompt_tuning.errors import UserError
 from prompt_tuning.methods import sites
 from prompt_tuning.methods.prompt_networks import uniform
+from prompt_tuning.models.latent import LatentAttention
 from prompt_tuning.models.layers import Array, Tunable
 from prompt_tuning.trainable import Sources, Which
 
@@ -120,16 +121,21 @@ class Prefix:
         networks: dict[str, dict[str, Network]] = {}
         for name, attention in attentions.items():
             own = sites.key_for(key, name)
-            stacked, heads, head_width = _sizes(attention)
+            stacked, heads, key_width, value_width = _sizes(attention)
             if self.hidden is None:
-                shape = (2, *stacked, heads, self.length, head_width)
-                attention.prefix = KeysValues(*(self.std * jax.random.normal(own, shape, jnp.float32)))
+                drawn = self.std * jax.random.normal(own, (*stacked, heads, self.length, key_width + value_width), jnp.float32)
+                attention.prefix = KeysValues(*jnp.split(drawn, [key_width], axis=-1))
                 sources |= {f"{name}/prefix/{part}": f"initialiser normal, std {self.std}" for part in ("keys", "values")}
                 continue
             stack, _, place = name.partition("/layers/")
             block, _, rest = place.partition("/")
             if rest != "attention" or len(stacked) != 1:
                 raise UserError(f"Prefix.hidden: {name} has no place for a network in its stack; set Prefix.hidden = None")
+            if key_width != value_width:
+                raise UserError(
+                    f"Prefix.hidden: a network makes keys and values of one width, and those of {name} have {key_width} and {value_width}; "
+                    "set Prefix.hidden = None"
+                )
             networks.setdefault(stack, {})[block] = Network(
                 own,
                 length=self.length,
@@ -137,7 +143,7 @@ class Prefix:
                 hidden=self.hidden,
                 layers=stacked[0],
                 heads=heads,
-                head_width=head_width,
+                head_width=key_width,
             )
             sources |= {f"{stack}/generator/networks/{block}/embedding": "initialiser normal, std 1.0"}
             parts = ("wi", "wi_bias", "wo", "wo_bias")
@@ -160,8 +166,11 @@ def drop_network(model: nnx.Module) -> None:
         stack.generator = nnx.data(None)
 
 
-def _sizes(attention: Any) -> tuple[tuple[int, ...], int, int]:
-    """Axes of stacked layers, heads of keys and values, and their width."""
+def _sizes(attention: Any) -> tuple[tuple[int, ...], int, int, int]:
+    """Axes of stacked layers, heads of keys and values, and the width of a key and of a value."""
+    if isinstance(attention, LatentAttention):
+        config = attention.config
+        return attention.up.kernel.shape[:-2], config.num_heads, config.key_width, config.value_width
     *stacked, _, inner = attention.key.kernel.shape
     head_width = attention.head_width if hasattr(attention, "head_width") else attention.config.head_width
-    return tuple(stacked), inner // head_width, head_width
+    return tuple(stacked), inner // head_width, head_width, head_width

@@ -14,15 +14,16 @@ what it is, and there is no auxiliary loss.
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from prompt_tuning.models import rope
 from prompt_tuning.models.decoder_layers import ActivatedMlp, Angles, DecoderConfig, Dense, KeysValues, Norm, attended
-from prompt_tuning.models.layers import Array, folded, param, split_heads
+from prompt_tuning.models.layers import Array, Socket, behind_prefix, folded, param, split_heads
 
 
 class LatentAttention(nnx.Module):
-    """Attention whose keys and values come from a latent vector. Sockets: those of its linear layers."""
+    """Attention whose keys and values come from a latent vector. Sockets: `prefix`, `k_scale` (of what is not rotated), `v_scale`."""
 
     def __init__(self, rngs: nnx.Rngs, config: DecoderConfig):
         heads, dtype = config.num_heads, config.param_dtype
@@ -39,13 +40,23 @@ class LatentAttention(nnx.Module):
         self.up = Dense(rngs, (config.latent_width, up), axes=("latent", "heads"), bias=False, dtype=dtype)
         self.out = Dense(rngs, (heads * config.value_width, config.d_model), axes=("heads", "embed"), bias=config.out_bias, dtype=dtype)
         self.config = config
+        self.prefix: Socket = nnx.data(None)
+        self.k_scale: Socket = nnx.data(None)
+        self.v_scale: Socket = nnx.data(None)
+
+    def scaled_units(self, socket: str) -> np.ndarray:
+        """Which outputs of `up` the scale in `k_scale` or `v_scale` multiplies, in its order: int [H * (K - R)] or [H * W]."""
+        config = self.config
+        units = np.arange(config.num_heads * (config.head_width + config.value_width)).reshape(config.num_heads, -1)
+        return (units[:, : config.head_width] if socket == "k_scale" else units[:, config.head_width :]).ravel()
 
     def keys_values(self, x_BSD: Array, turned: Angles, key: Array | None = None) -> KeysValues:
-        """Keys [B, H, S, K] and values [B, H, S, W]."""
+        """Keys [B, H, S, K] and values [B, H, S, W], without the prefix."""
         config = self.config
         latent_BSC, key_BSR = jnp.split(self.down(x_BSD, key=folded(key, 1)), [config.latent_width], axis=-1)
         up_BSI = self.up(self.latent_norm(latent_BSC), key=folded(key, 2))
         keys, values = jnp.split(split_heads(up_BSI, config.head_width + config.value_width), [config.head_width], axis=-1)
+        keys, values = _scaled(keys, self.k_scale), _scaled(values, self.v_scale)
         turned_key = key_BSR[:, None] if turned is None else rope.rotate(key_BSR[:, None], turned)
         shared = jnp.broadcast_to(turned_key, (*keys.shape[:-1], config.rope_width))
         return jnp.concatenate([keys, shared], axis=-1), values
@@ -57,7 +68,16 @@ class LatentAttention(nnx.Module):
         q_BHTK = split_heads(self.query(y_BTI, key=folded(key, 0)), config.key_width)
         plain, turning = jnp.split(q_BHTK, [config.head_width], axis=-1)
         q_BHTK = jnp.concatenate([plain, turning if turned is None else rope.rotate(turning, turned)], axis=-1)
+        keys_values, bias = behind_prefix(self.prefix, keys_values, bias)
         return self.out(attended(q_BHTK, keys_values, bias, config, key=key), key=folded(key, 3))
+
+
+def _scaled(x_BHSK: Array, scale: Socket) -> Array:
+    """`layers.scaled` of heads that stand apart."""
+    if scale is None:
+        return x_BHSK
+    _, heads, _, width = x_BHSK.shape
+    return x_BHSK * jnp.broadcast_to(scale().astype(x_BHSK.dtype).reshape(1, heads, 1, width), x_BHSK.shape)
 
 
 class Experts(nnx.Module):

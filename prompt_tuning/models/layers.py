@@ -9,8 +9,8 @@ nothing:
 | socket | called as | gives |
 |---|---|---|
 | `Linear.delta` | `delta(x_BSI, y_BSO, kernel_IO, key=key)` | `[B, S, O]`, what becomes of the product y (LoRA) |
-| `Attention.prefix` | `prefix()` | keys and values `[H, P, K]`, put before the sequence with relative bias zero |
-| `Attention.k_scale`, `v_scale` | `scale()` | `[H * K]` (IA3) |
+| `prefix` of all attentions | `prefix()` | keys and values `[H, P, K]`, put before the sequence with relative bias zero |
+| `k_scale`, `v_scale` of the same | `scale()` | `[H * K]` (IA3) |
 | `Mlp.scale` | `scale()` | `[F]` (IA3) |
 | `adapter` of `AttentionBlock` and `MlpBlock` (t5.py) | `adapter(y_BSD)` | `[B, S, D]`, what becomes of the sub-layer's output |
 | `parallel` of the same | `parallel(x_BSD)` | `[B, S, D]` of the sub-layer's normed input, added to its output |

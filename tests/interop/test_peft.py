@@ -51,7 +51,7 @@ METHODS = {
     "ia3": IA3(),
 }
 T5_METHODS = [name for name in METHODS if name != "prefix"]
-# GPT-2 has one product for query, key and value; latent attention has no keys to scale or to prefix.
+# GPT-2 has one product for query, key and value, and so has latent attention for keys and values.
 DECODERS = {
     "gpt2": {"prompt": PROMPT, "prefix": METHODS["prefix"], "lora": Lora(rank=2, alpha=3.0, targets=(".*/(out|wi|wo)",))},
     "llama3": METHODS,
