@@ -20,8 +20,8 @@ pytest.importorskip("transformers")
 
 # The two that differ most where decoding goes: a tied head with one bias a stack, an untied head with a bias a layer.
 KINDS = {"t5-v1.0": ("t5", tiny.V1_0), "umt5": ("umt5", tiny.UMT5)}
-# Rotary positions and grouped heads; learned positions; a window shorter than the inputs.
-DECODERS = ("llama3", "gpt2", "mistral")
+# Rotary positions and grouped heads; learned positions; a window shorter than the inputs; latent attention and experts.
+DECODERS = ("llama3", "gpt2", "mistral", "deepseek_v3", pytest.param("deepseek_v2", marks=pytest.mark.slow))
 MOST_TOKENS, PROMPT = 10, 3
 BEAMS = [
     {"num_beams": 2},
@@ -164,6 +164,18 @@ def test_greedy_generation_is_hugging_faces(encoder_decoder, prompt):
 @pytest.mark.parametrize("prompt", [False, True])
 def test_a_decoders_greedy_generation_is_hugging_faces(decoder, prompt):
     agree(decoder, {}, prompt=prompt)
+
+
+def test_a_decoder_goes_on_from_inputs_padded_on_the_left_as_hugging_faces_does(decoder):
+    theirs, ours = decoder
+    settings = Decoding(eos_ids=(), pad_id=PAD, start_id=None)
+    inputs = their_inputs(theirs, examples(6), prompt=None, side="left")
+    assert inputs["attention_mask"][:, 0].min() == 0
+    expected, _ = their_generation(theirs, inputs, settings=settings)
+    batch = {"encoder_input_tokens": inputs["input_ids"], "encoder_segment_ids": inputs["attention_mask"]}
+    batch = {name: value.numpy().astype(np.int32) for name, value in batch.items()}
+    found = decoding.generate(ours, batch, max_tokens=MOST_TOKENS, settings=settings).tolist()
+    assert [without_end(ids, settings) for ids in found] == expected
 
 
 @pytest.mark.parametrize(
