@@ -1,14 +1,15 @@
 """Large models on one NVIDIA GPU, a training step of ours beside PyTorch + transformers + PEFT: the same weights and the same batch.
 
-    python -m benchmarks.gpu [--quick] [--rounds=2] [--only=t5_xl-prompt] [--add]
+    python -m benchmarks.gpu [--quick] [--rounds=2] [--only=t5_xl-prompt] [--unrolled] [--add]
 
 T5 v1.1 large and XL, with a prompt of 100 vectors and with all weights trained, 32 examples of 512/64 tokens; and a model of Llama 2 7B's
 shape, with a prompt and with LoRA, 8 rows of 1024 tokens of which the last 128 are targets. Random weights, no padding, all computed in
 bfloat16: a frozen base is held in it, and weights that are trained in float32. T5's steps are Adafactor's, Llama's AdamW's. PyTorch gets
 scaled-dot-product attention, a fused AdamW, and autocast where trained weights are float32; it is not compiled (`torch.compile`).
 
-Each measurement is a process of its own, and those of the two sides take turns, round by round. The losses before the first update must
-agree, or the benchmark stops. Prints a table and writes `benchmarks/results/gpu.csv`:
+Layers are scanned, as is the default; `--unrolled` measures prompts with unrolled layers as well. Each measurement is a process of its own,
+and those of the two sides take turns, round by round. The losses before the first update must agree, or the benchmark stops. Prints a table
+and writes `benchmarks/results/gpu.csv`, anew after each model:
 
 - seconds a step: the median over all rounds, the first two steps of each process left out; tokens a second: inputs and targets over that;
 - share of peak: the operations of our step's matrix products and attention over the seconds and the best 8192-cubed bfloat16 product of
@@ -73,7 +74,8 @@ class Case:
     device: str = "gpu"
     prompt_length: int = 100
     rank: int = 8
-    steps: int = 12
+    unrolled: bool = False
+    steps: int = 8
     tiny: bool = False
 
     @property
@@ -137,8 +139,9 @@ def ours(case: Case, folder: pathlib.Path) -> dict[str, Any]:
         "lora": Lora(rank=case.rank, alpha=2.0 * case.rank),
     }
     factored = Adafactor(0.3, 1e-5) if case.method == "prompt" else Adafactor(1e-3, 0.0, multiply_by_parameter_scale=True)
+    config = models.our_config(case.kind, case.sizes, dtype="bfloat16", param_dtype=case.held)
     experiment = Experiment(
-        model=models.our_config(case.kind, case.sizes, dtype="bfloat16", param_dtype=case.held),
+        model=dataclasses.replace(config, unroll_layers=case.unrolled),
         vocabulary=Bytes(),
         method=methods[case.method],
         data=None,
@@ -184,9 +187,11 @@ def pytorch(case: Case, folder: pathlib.Path) -> dict[str, Any]:
 
     def loss_of() -> Any:
         if case.kind == "t5":
-            return model(input_ids=inputs, attention_mask=torch.ones_like(inputs), labels=targets).loss
-        whole = models.their_row(inputs, targets)
-        logits = model(input_ids=whole, logits_to_keep=case.target_length).logits
+            shifted = torch.nn.functional.pad(targets[:, :-1], (1, 0))
+            logits = model(input_ids=inputs, attention_mask=torch.ones_like(inputs), decoder_input_ids=shifted).logits
+        else:
+            logits = model(input_ids=models.their_row(inputs, targets), logits_to_keep=case.target_length).logits
+        # In bfloat16, as `labels` would have it over such a base, the loss has three digits.
         return torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
 
     # A prompt over a base in bfloat16 needs no autocast, which would only add casts.
@@ -224,16 +229,16 @@ def product_rate(side: str, *, size: int, device: str) -> float:
     return 2 * size**3 / statistics.median(times[3:])
 
 
-def cases(*, quick: bool) -> list[Case]:
+def cases(*, quick: bool, unrolled: bool = False) -> list[Case]:
     """All cases; those to be compared stand side by side."""
     small: dict[str, Any] = {"device": "cpu", "prompt_length": 4, "rank": 2, "steps": 3, "tiny": True} if quick else {}
     shapes = {"t5": (32, 512, 64), "llama": (8, 896, 128)} if not quick else {"t5": (2, 16, 4), "llama": (2, 12, 4)}
-    return [
-        Case(model, method, *shapes["llama" if model.startswith("llama") else "t5"], side, **small)
-        for model, methods in _METHODS.items()
-        for method in methods
-        for side in SIDES
-    ]
+    found = []
+    for model, methods in _METHODS.items():
+        for method in methods:
+            both = [Case(model, method, *shapes["llama" if model.startswith("llama") else "t5"], side, **small) for side in SIDES]
+            found += both + ([dataclasses.replace(both[0], unrolled=True)] if unrolled and method == "prompt" else [])
+    return found
 
 
 def row(case: Case, runs: list[dict], *, operations: float, peak: float, reference: float) -> dict[str, object]:
@@ -244,6 +249,7 @@ def row(case: Case, runs: list[dict], *, operations: float, peak: float, referen
         "method": case.method,
         "tokens": f"{case.batch_size}x{case.input_length}/{case.target_length}",
         "side": case.side,
+        "layers": "" if case.side == "PyTorch" else "unrolled" if case.unrolled else "scanned",
         "seconds_per_step": f"{seconds:.4g}",
         "to_pytorch": round(seconds / reference, 3),
         "tokens_per_second": round(case.batch_size * (case.input_length + case.target_length) / seconds),
@@ -264,6 +270,7 @@ def _seconds(runs: list[dict]) -> float:
 
 def main() -> None:
     parser = arguments(__doc__, RESULTS, only="t5_xl-prompt")
+    parser.add_argument("--unrolled", action="store_true", help="prompts with unrolled layers too, which take minutes to compile")
     parser.add_argument("--add", action="store_true", help="keep what the CSV holds of other cases")
     flags = parser.parse_args()
     if flags.worker is not None:
@@ -273,14 +280,20 @@ def main() -> None:
         case = Case(**flags.worker)
         print(json.dumps(with_memory((pytorch if case.side == "PyTorch" else ours)(case, flags.folder / case.model))))
         return
-    chosen = [case for case in cases(quick=flags.quick) if case.name.startswith(flags.only)]
+    chosen = [case for case in cases(quick=flags.quick, unrolled=flags.unrolled) if case.name.startswith(flags.only)]
     if not chosen:
         parser.error(f"--only={flags.only}: no case; wanted the beginning of a name such as t5_xl-prompt")
 
     def said(case: Case, run: dict) -> str:
-        return f"{case.name} {case.side}: {_seconds([run]):.4g} s a step, {run['memory'] / 1e9:.1f} GB, loss {run['loss']:.4f}"
+        found = f"{_seconds([run]):.4g} s a step, {run['memory'] / 1e9:.1f} GB, loss {run['loss']:.4f}"
+        return f"{case.name} {case.side}{' unrolled' if case.unrolled else ''}: {found}"
 
+    output = flags.output or (None if flags.quick else RESULTS)
     rows: list[dict[str, object]] = []
+    if flags.add and output is not None and output.exists():
+        with open(output, newline="", encoding="utf-8") as file:
+            again = {(case.model, case.method) for case in chosen}
+            rows = [line for line in csv.DictReader(file) if (line["model"], line["method"]) not in again]
     with tempfile.TemporaryDirectory() as temporary:
         folder = pathlib.Path(temporary)
         product = {"size": 256 if flags.quick else PRODUCT, "device": chosen[0].device}
@@ -293,19 +306,15 @@ def main() -> None:
             prompt = rng.uniform(-0.5, 0.5, (first.prompt_length, first.sizes["d_model"])).astype(np.float32)
             np.save(folder / model / "prompt.npy", prompt)
             runs = in_turns(MODULE, same, folder, rounds=1 if flags.quick else flags.rounds, said=said)
-            for pair in zip(same[::2], same[1::2], strict=True):
-                check_losses([runs[case][0]["loss"] for case in pair], dtype="bfloat16", device=first.device, what=pair[0].name)
-                counted, reference = runs[pair[0]][0]["operations"], _seconds(runs[pair[1]])
-                rows += [row(case, runs[case], operations=counted, peak=peak, reference=reference) for case in pair]
+            for method in dict.fromkeys(case.method for case in same):
+                compared = [case for case in same if case.method == method]
+                check_losses([runs[case][0]["loss"] for case in compared], dtype="bfloat16", device=first.device, what=compared[0].name)
+                counted, reference = runs[compared[0]][0]["operations"], _seconds(runs[compared[1]])
+                rows += [row(case, runs[case], operations=counted, peak=peak, reference=reference) for case in compared]
             (folder / model / "base" / "model.safetensors").unlink()
-    output = flags.output or (None if flags.quick else RESULTS)
-    if flags.add and output is not None and output.exists():
-        with open(output, newline="", encoding="utf-8") as file:
-            again = {(line["model"], line["method"]) for line in rows}
-            rows = [line for line in csv.DictReader(file) if (line["model"], line["method"]) not in again] + rows
+            if output is not None:
+                keep(rows, output)
     print(table(rows))
-    if output is not None:
-        keep(rows, output)
 
 
 if __name__ == "__main__":

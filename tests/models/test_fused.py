@@ -1,5 +1,8 @@
 """Attention in one kernel: the call against a NumPy attention anywhere, the kernel itself against the plain form where there is a GPU."""
 
+import collections
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,10 +11,12 @@ from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.side_by_side import operations
 from prompt_tuning.models import fused
 from prompt_tuning.models.decoder import Decoder, DecoderConfig
-from prompt_tuning.models.layers import MASKED
+from prompt_tuning.models.layers import MASKED, Remat
 from prompt_tuning.models.t5 import T5, T5Config
+from tests.test_training_step import equations
 
 on_gpu = pytest.mark.skipif(jax.default_backend() != "gpu", reason="needs an NVIDIA GPU")
 
@@ -80,6 +85,37 @@ def batch(length: int, *, vocab_size: int) -> dict[str, jax.Array]:
     made = {"encoder_segment_ids": segments, "decoder_segment_ids": segments}
     made |= {f"{side}_input_tokens": rng.integers(3, vocab_size, segments.shape).astype(np.int32) for side in ("encoder", "decoder")}
     return {name: jnp.asarray(value) for name, value in made.items()}
+
+
+@pytest.fixture
+def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets a program with the kernel be traced, not run, on any machine."""
+    cudnn = pytest.importorskip("jax._src.cudnn.fused_attention_stablehlo")
+    monkeypatch.setattr(cudnn, "check_cudnn_version", lambda: 91000)
+    monkeypatch.setattr(fused, "_widest_head", lambda: 256)
+
+
+@pytest.mark.parametrize(("remat", "forward"), [("none", 3), ("products", 3), ("full", 6)])
+def test_the_kernel_runs_again_for_the_backward_pass_only_where_nothing_is_kept(as_on_a_gpu: None, remat: Remat, forward: int) -> None:
+    counted = collections.Counter(
+        equation.primitive.name for equation in equations(traced_gradient(remat)) if "dot_product_attention" in equation.primitive.name
+    )
+    assert counted == {"dot_product_attention_fwd_wrapper": forward, "dot_product_attention_bwd_wrapper": 3}
+
+
+def test_the_kernels_operations_are_counted_as_the_plain_forms(request: pytest.FixtureRequest) -> None:
+    plain = operations(traced_gradient("none"))
+    request.getfixturevalue("as_on_a_gpu")
+    assert operations(traced_gradient("none")) == plain
+
+
+def traced_gradient(remat: Remat) -> Any:
+    """The program of the gradient of a T5 whose encoder attends once a layer and its decoder twice."""
+    sizes = {"d_model": 16, "d_ff": 32, "num_heads": 2, "d_kv": 8, "vocab_size": 96}
+    config = T5Config(**sizes, num_encoder_layers=2, num_decoder_layers=2, dtype="bfloat16", remat=remat, unroll_layers=False)
+    graphdef, state = nnx.split(T5(config, nnx.Rngs(0)))
+    given_batch = batch(16, vocab_size=96)
+    return jax.make_jaxpr(jax.grad(lambda state: jnp.sum(nnx.merge(graphdef, state)(given_batch) ** 2)))(state).jaxpr
 
 
 @on_gpu
