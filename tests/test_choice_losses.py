@@ -18,7 +18,7 @@ from prompt_tuning.losses import ChoiceLosses
 from prompt_tuning.methods.full import Full
 from prompt_tuning.methods.ia3 import IA3
 from prompt_tuning.optimizers import AdamW
-from tests.interop import tiny
+from tests.interop import tiny, tiny_decoders
 from tests.tiny_experiment import metrics, tiny_experiment
 
 EXAMPLES = [
@@ -99,6 +99,30 @@ def test_losses_and_gradients_are_pytorchs_of_transformers_logits(pair, chosen):
     ):  # fmt: skip
         wanted = wanted.numpy()
         assert np.abs(mine - wanted).max() < 1e-4 * np.abs(wanted).max(), name
+
+
+def test_a_decoders_losses_are_pytorchs_of_transformers_logits(tmp_path):
+    """Each choice behind its inputs in a row of its own there, all behind the inputs they share here."""
+    torch = pytest.importorskip("torch")
+    theirs = tiny_decoders.huggingface_model("llama2")
+    tiny_decoders.save(theirs, tmp_path)
+    ours, _ = tiny_decoders.load(tmp_path, unroll_layers=False)
+    theirs = theirs.double()
+
+    def logits_of(row, place, choice):
+        del place
+        before = [2, *EXAMPLES[row]["inputs"]]
+        return theirs(input_ids=torch.tensor([[*before, *choice[:-1]]])).logits[0, len(before) - 1 :]
+
+    terms = expected(logits_of, WEIGHTED, torch)
+    total(terms, WEIGHTED).backward()
+    marks = features.Delimiters(eos=1, pad=0, start=None, bos=2, inputs_end=False)
+    batch = choices.layout(EXAMPLES, num_choices=3, **LENGTHS | {"prompt": features.PromptLayout(delimiters=marks)})
+    graphdef, values = nnx.split(ours)
+    loss, gradient = jax.jit(jax.value_and_grad(lambda values: loss_of(nnx.merge(graphdef, values)(batch), batch, WEIGHTED)[0]))(values)
+    np.testing.assert_allclose(loss, total(terms, WEIGHTED).item(), rtol=1e-5)
+    found, wanted = gradient["embed"]["embedding"][...], theirs.get_input_embeddings().weight.grad.numpy()
+    assert np.abs(found - wanted).max() < 1e-4 * np.abs(wanted).max()
 
 
 def test_the_gradient_of_the_scores_is_pytorchs():

@@ -71,7 +71,9 @@ def layout(examples: Sequence[Example], *, num_choices: int, input_length: int, 
         if len(own) > 1 and (longest := max(map(len, own))) > target_length:
             raise UserError(f"an answer choice has {longest} tokens, end token included, more than {target_length}; set TARGET_LENGTH")
         counts.append(len(own))
-        rows += [{**example, "targets": own[min(place, len(own) - 1)]} for place in range(num_choices)]
+        # A loss mask is of the targets, which are the right choice.
+        other = {name: value for name, value in example.items() if name != "loss_mask"}
+        rows += [{**(other if place else example), "targets": own[min(place, len(own) - 1)]} for place in range(num_choices)]
     laid = features.layout(rows, input_length=input_length, target_length=target_length, prompt=prompt)
     batch = {
         name: value.reshape(len(examples), num_choices, -1) if name.startswith("decoder_") else value[::num_choices]

@@ -107,6 +107,12 @@ def test_layout_is_that_of_each_choice_alone(sizes, num_choices):
                 np.testing.assert_array_equal(found, wanted, err_msg=name)
 
 
+def test_a_loss_mask_is_the_right_choices_alone():
+    example = {"inputs": [5, 1], "targets": (6, 7, 1), "choices": ((6, 7, 1), (8, 1)), "loss_mask": np.array([False, True, True])}
+    batch = choices.layout([example], num_choices=3, prompt=features.NO_PROMPT, **LENGTHS)
+    np.testing.assert_array_equal(batch["decoder_loss_weights"][0, :, :3], [[0, 1, 1], [1, 1, 0], [0, 0, 0]])
+
+
 @pytest.mark.parametrize(
     ("rows", "settings", "message"),
     [

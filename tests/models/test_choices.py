@@ -47,6 +47,7 @@ CONFIGS = {
     "decoder, inputs both ways": dataclasses.replace(DECODER_CONFIG, mask="prefix", layer_kinds="G"),
     "decoder, learned positions": dataclasses.replace(DECODER_CONFIG, positions="learned", max_positions=64, layer_kinds="G"),
 }
+LLAMA = features.Delimiters(eos=1, pad=0, start=None, bos=2, inputs_end=False)
 METHOD = Together((Prompt(length=3, initializer=Uniform()), Prefix(length=2, hidden=None), IA3()))
 EXAMPLES = [
     {"inputs": [5, 6, 7, 8, 9, 1], "targets": [4, 1], "choices": ((4, 1), (7, 8, 9, 1), (5, 5, 1))},
@@ -66,11 +67,14 @@ def model_of(config, method=METHOD):
     return model
 
 
-@pytest.mark.parametrize("name", CONFIGS)
-def test_choices_get_the_logits_they_get_alone(name):
+@pytest.mark.parametrize(
+    ("name", "delimiters"),
+    [*((name, features.T5_DELIMITERS) for name in CONFIGS), *((name, LLAMA) for name in CONFIGS if name.startswith("decoder"))],
+)
+def test_choices_get_the_logits_they_get_alone(name, delimiters):
     model = model_of(CONFIGS[name])
     forward = jax.jit(lambda model, batch: model(batch))
-    layout = METHOD.layout
+    layout = dataclasses.replace(METHOD.layout, delimiters=delimiters)
     together = choices.layout(EXAMPLES, num_choices=3, prompt=layout, **LENGTHS)
     found = np.asarray(forward(model, together))
     assert found.shape == (3, 3, 4, 40)
