@@ -7,7 +7,7 @@ import string
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prompt_tuning.data import features, loss_masks, mixtures, seqio_vocabularies, text_tasks, vocabularies
@@ -50,6 +50,7 @@ def test_tokens_and_mask_of_a_tokenizer_are_those_of_transformers(tokenizer_file
     oracle = transformers.PreTrainedTokenizerFast(tokenizer_file=str(tokenizer_file))
     ours = seqio_vocabularies.TokenizerVocabulary(str(tokenizer_file), 0, Delimiters(eos=2, pad=2, start=None, inputs_end=False))
 
+    @settings(deadline=None)
     @given(st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=3))
     def check(turns):
         messages = [Message(role, text) for turn in turns for role, text in zip(("user", "assistant"), turn, strict=True)]
@@ -75,6 +76,7 @@ def test_bytes_count_where_their_letter_does():
     assert loss_masks.loss_mask(BYTES.load(), text, [(0, 6)]).all()
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(TEXTS, TEXTS), min_size=2, max_size=3))
 def test_what_sentencepiece_counts_holds_the_responses(turns):
     vocabulary = vocabularies.SentencePiece().load()
@@ -123,8 +125,8 @@ class Source:
 @pytest.mark.parametrize("packed", [False, True])
 def test_the_loss_weighs_the_responses_and_their_end(packed):
     vocabulary = BYTES.load()
-    settings = {"vocabulary": vocabulary, "input_length": 40, "target_length": 60, "batch_size": 3, "packed": packed}
-    with mixtures.training_batches(Source(), prompt=PromptLayout(2), **settings) as stream:
+    sizes = {"vocabulary": vocabulary, "input_length": 40, "target_length": 60, "batch_size": 3, "packed": packed}
+    with mixtures.training_batches(Source(), prompt=PromptLayout(2), **sizes) as stream:
         batch = next(stream)
     seen = 0
     for tokens, weights, segments in zip(

@@ -4,7 +4,7 @@ import string
 
 import jinja2
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prompt_tuning.data.templates import Rendered, Template, field_names
@@ -23,6 +23,7 @@ def test_short_notation():
     assert Template("Write: {answer}", "{text}", ("bad", "good"), turned_around=True).render(ROW) == Rendered("Write: bad", "It was dull.")
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.text(), st.sampled_from(["", "a", "self", "true", "in", "range", "_x"]))), st.text())
 def test_short_notation_is_pythons_format(pieces, value):
     """Literal braces, Jinja's own delimiters and names, and any value: str.format is the oracle."""
@@ -43,6 +44,7 @@ def test_full_notation():
     ), "what the row calls so stays the row's"
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="|a {}%\n#").map(str.strip).filter(bool))
 def test_a_rows_own_separators_and_delimiters_stay(text):
     """Plain Jinja, which knows no separator, is the oracle."""

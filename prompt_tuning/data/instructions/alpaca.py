@@ -47,5 +47,5 @@ class Alpaca:
         more = field(row, "input", where, empty=True).strip() if row.get("input") is not None else ""
         template = Template(self.with_input if more else self.without_input, "{output}", name="Alpaca")
         rendered = template.render({"instruction": instruction, "input": more, "output": field(row, "output", where).strip()})
-        identity = content_identity(reading, name or f"{instruction}\x1f{more}")
+        identity = content_identity(reading, instruction, more)
         return Record(where, identity, TextRow(rendered.inputs, rendered.targets), name)

@@ -36,8 +36,7 @@ class Chat:
             written = text_row(template, messages, last_only=self.last_only or not reading.training)
         except UserError as error:
             raise UserError(f"{where}: {error}") from error
-        name = given_id(row)
-        yield Record(where, content_identity(reading, name or "\x1f".join(message.content for message in messages)), written, name)
+        yield Record(where, content_identity(reading, *(message.content for message in messages)), written, given_id(row))
 
 
 def text_row(template: ChatTemplate, messages: tuple[Message, ...], *, last_only: bool = False) -> TextRow:

@@ -18,7 +18,8 @@ class Record:
 
     Attributes:
       where: `file:line`, or what names it within its file.
-      identity: what tells it apart: whatever is drawn for it (template, reference, exemplars, split) is drawn by a hash of this.
+      identity: its task and what the file says, its name apart. Whatever is drawn for it (template, reference, exemplars, split) is drawn
+        by a hash of this, so that the same question is the same example wherever it stands.
       row: its text.
       id: what the file calls it, which no other row of the file may be called; empty where it has no name.
     """
@@ -125,7 +126,7 @@ def draw(identity: str, what: str, seed: int, count: int) -> int:
 
 
 def content_identity(reading: Reading, *texts: str) -> str:
-    """The identity of a row that states no id: the name of its task and what it says."""
+    """The identity of a row: the name of its task and what it says."""
     return "\x1f".join([reading.task, *texts])
 
 

@@ -36,6 +36,5 @@ class Rendered:
         choices: tuple[str, ...] = ()
         if self.choices_field is not None and row.get(self.choices_field) is not None:
             choices = tuple(text.strip() for text in texts(row, self.choices_field, where))
-        name = given_id(row)
-        identity = content_identity(reading, name or inputs)
-        yield Record(where, identity, TextRow(inputs, accepted[0], choices, accepted if len(accepted) > 1 else ()), name)
+        written = TextRow(inputs, accepted[0], choices, accepted if len(accepted) > 1 else ())
+        yield Record(where, content_identity(reading, inputs), written, given_id(row))

@@ -14,7 +14,7 @@ import string
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from prompt_tuning.data.instructions.record import Reading, Record, draw, field, given_id, json_file, json_object, texts
+from prompt_tuning.data.instructions.record import Reading, Record, content_identity, draw, field, given_id, json_file, json_object, texts
 from prompt_tuning.data.rows import TextRow
 from prompt_tuning.errors import UserError
 
@@ -54,7 +54,7 @@ class SuperNaturalInstructions:
         accepted = texts(instance, "output", where)
         name = given_id(instance)
         question = field(instance, "input", where)
-        identity = "\x1f".join([reading.task, name or question])
+        identity = content_identity(reading, question)
         target = accepted[draw(identity, "reference", reading.seed, len(accepted)) if reading.training else 0]
         row = TextRow(self.encode(task, question, where, reading), target.strip(), references=accepted if len(accepted) > 1 else ())
         yield Record(where, identity, row, name)

@@ -42,7 +42,8 @@ class Templated:
         chosen = self._set()
         shown = chosen.row(row, where)
         name = given_id(row)
-        identity = content_identity(reading, name or json.dumps(row, sort_keys=True, default=str))
+        says = {column: value for column, value in row.items() if column not in ("id", "idx")}
+        identity = content_identity(reading, json.dumps(says, sort_keys=True, default=str))
         template = self._template(chosen, identity, reading)
         try:
             rendered = template.render(shown, seed=reading.seed)

@@ -18,6 +18,7 @@ from prompt_tuning.data.instructions.few_shot import with_exemplars
 from prompt_tuning.data.instructions.record import Counts, Format, Reading, Record, draw, records
 from prompt_tuning.data.instructions.rendered import Rendered
 from prompt_tuning.data.instructions.super_natural import SuperNaturalInstructions
+from prompt_tuning.data.instructions.variations import inverted, with_options
 from prompt_tuning.data.rows import SPLITS, TextRow
 from prompt_tuning.data.tasks.files import Files
 from prompt_tuning.errors import UserError
@@ -54,6 +55,10 @@ class Instructions:
       by_file: whether each file is a task of its own, as the files of Super-NaturalInstructions and P3 are.
       per_file: takes the first so many examples of each file; None takes all.
       num_train: takes so many training examples of each task, drawn with `seed`; None takes all.
+      max_train: takes at most so many, where a task has more (FLAN's cap: 30,000); None takes all.
+      options: of an example with answer choices. `listed` puts them behind the input, in a drawn order under a drawn header; `lettered`
+        also asks for the letter of one (Flan 2022); `as_is` leaves what templates made.
+      inverted_frac: the share of training examples that give the target and ask for the input (Flan 2022).
       exemplars: solved examples of the same task before each input: none of them the example itself.
       input_tokens: exemplars are added while an input has at most so many tokens; None adds them all.
       chat: a chat template's name, or the file of one, in which all is written; None: conversations are written plainly, the rest as it is.
@@ -71,6 +76,9 @@ class Instructions:
     by_file: bool = False
     per_file: int | None = None
     num_train: int | None = None
+    max_train: int | None = None
+    options: Literal["as_is", "listed", "lettered"] = "as_is"
+    inverted_frac: float = 0.0
     exemplars: int = 0
     input_tokens: int | None = None
     chat: str | None = None
@@ -90,10 +98,18 @@ class Instructions:
             raise UserError(f"VALIDATION_FRAC: wanted 0 or more and less than 1, got {self.validation_frac}")
         if self.exemplars < 0:
             raise UserError(f"EXEMPLARS: wanted 0 or more, got {self.exemplars}")
-        if self.exemplars and isinstance(self._format, Chat):
-            raise UserError("EXEMPLARS: wanted 0 for conversations, whose turns stand one after another already")
-        if self.per_file is not None and self.per_file < 1:
-            raise UserError(f"PER_FILE: wanted at least 1 example, got {self.per_file}")
+        if not 0 <= self.inverted_frac <= 1:
+            raise UserError(f"INVERTED_FRAC: wanted 0 to 1, got {self.inverted_frac}")
+        if self.options not in ("as_is", "listed", "lettered"):
+            raise UserError(f"OPTIONS: wanted 'as_is', 'listed' or 'lettered', got {self.options!r}")
+        for name in ("exemplars", "inverted_frac"):
+            if getattr(self, name) and isinstance(self._format, Chat):
+                raise UserError(f"{name.upper()}: wanted 0 for conversations, whose turns follow each other, got {getattr(self, name)}")
+        if self.exemplars and self.inverted_frac:
+            raise UserError("EXEMPLARS: wanted 0 with INVERTED_FRAC, for exemplars do not show what is turned round; set one of them to 0")
+        for name in ("per_file", "max_train"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise UserError(f"{name.upper()}: wanted at least 1 example, got {getattr(self, name)}")
         if self.chat is not None:
             chat_templates.load(self.chat)
 
@@ -202,11 +218,14 @@ def _examples(
         print(f"note: {title}, {split}: {counts}", file=sys.stderr)
     if not found:
         raise UserError(f"{title}: the files hold no example for {split}: {counts}")
-    if split == "train" and settings.num_train is not None:
-        if settings.num_train > len(found):
-            raise UserError(f"NUM_TRAIN: wanted {settings.num_train} training examples of {title}, the files hold {len(found)}")
-        found = random.Random(f"instructions/{settings.seed}").sample(found, settings.num_train)
-    return found
+    if split == "train" and settings.num_train is not None and settings.num_train > len(found):
+        raise UserError(f"NUM_TRAIN: wanted {settings.num_train} training examples of {title}, the files hold {len(found)}")
+    most = min(settings.num_train or len(found), settings.max_train or len(found))
+    if split == "train" and most < len(found):
+        found = random.Random(f"instructions/{settings.seed}").sample(found, most)
+    if settings.options != "as_is":
+        found = [with_options(record, lettered=settings.options == "lettered", seed=settings.seed) for record in found]
+    return inverted(found, frac=settings.inverted_frac, seed=settings.seed) if split == "train" else found
 
 
 def _of_file(path: str, settings: Instructions, reading: Reading, counts: Counts, *, part: str | None) -> list[Record]:

@@ -8,7 +8,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prompt_tuning.data.instructions import chat_templates
@@ -72,6 +72,7 @@ def tokenizer():
 def test_text_tokens_and_response_mask_are_those_of_transformers(name, tokenizer):
     template = TEMPLATES[name]
 
+    @settings(deadline=None)
     @given(conversations())
     def check(messages):
         wanted = tokenizer.apply_chat_template(
@@ -99,6 +100,7 @@ def test_text_tokens_and_response_mask_are_those_of_transformers(name, tokenizer
     check()
 
 
+@settings(deadline=None)
 @given(conversations())
 def test_spans_are_the_responses(messages):
     for name, template in TEMPLATES.items():

@@ -2,7 +2,7 @@
 
 import re
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prompt_tuning.data.instructions.few_shot import with_exemplars
@@ -14,6 +14,7 @@ def made(number, inputs=None):
     return Record(f"f:{number}", f"id{number}", TextRow(inputs or f"input <{number}>", f"target <{number}>"))
 
 
+@settings(deadline=None)
 @given(st.integers(1, 12), st.integers(0, 6), st.integers(0, 3), st.data())
 def test_the_example_itself_is_never_among_them(size, count, seed, data):
     inputs = data.draw(st.lists(st.sampled_from("abcdef"), min_size=size, max_size=size))

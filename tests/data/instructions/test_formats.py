@@ -7,7 +7,7 @@ import string
 import tracemalloc
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prompt_tuning.data.instructions import chat_templates
@@ -354,6 +354,7 @@ def test_a_file_that_cannot_be_read_is_an_error_in_any_case(tmp_path, format, na
         rows(path, format, on_error="skip")
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.text(min_size=1), st.text(min_size=1)), max_size=5))
 def test_any_text_survives(tmp_path_factory, pairs):
     path = tmp_path_factory.mktemp("any") / "a.jsonl"

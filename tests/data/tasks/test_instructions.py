@@ -3,6 +3,7 @@
 import itertools
 import json
 import pathlib
+import re
 
 import numpy as np
 import pytest
@@ -85,6 +86,9 @@ def test_exemplars_come_from_training_and_never_from_the_example(tmp_path):
         for text in texts(source, split):
             *shown, asked = text.split("\n\n")
             assert len(shown) == 2 and all(exemplar.split("\n")[0] in training - {asked} for exemplar in shown)
+    twice = [{"id": n, "instruction": "Same?", "output": "yes"} for n in range(2)]
+    again = Instructions(train_files=write(tmp_path, "b.jsonl", [*twice, {"id": 2, "instruction": "Other?", "output": "no"}]), exemplars=2)
+    assert texts(again, "train")[:2] == ["Other?\nno\n\nSame?"] * 2, "the example under another id is the example"
     short = Instructions(train_files=write(tmp_path, "a.jsonl", alpaca(40)), exemplars=2, input_tokens=50)
     assert {text.count("\n\n") for text in texts(short, "train")} == {1}
 
@@ -97,6 +101,20 @@ def test_a_chat_template_writes_every_format(tmp_path):
     assert example["targets_pretokenized"] in example["answer_choices"]
     assert example["targets_pretokenized"].endswith("<|eot_id|>")
     assert source.metric_names == ("accuracy",)
+
+
+def test_variations(tmp_path):
+    rows = [{"premise": f"It is {n}.", "hypothesis": "So.", "label": n % 2} for n in range(60)]
+    path = write(tmp_path, "r.jsonl", rows)
+    lettered = Instructions(format=Templated("rte"), train_files=path, validation_files=path, options="lettered", chat="chatml")
+    for example in examples(lettered, "validation"):
+        assert example["targets_pretokenized"] in example["answer_choices"]
+        assert [re.sub(r"\W|im_end", "", text) for text in example["answer_choices"]] == ["A", "B"]
+    turned = Instructions(train_files=write(tmp_path, "a.jsonl", alpaca(60)), validation_frac=0.3, inverted_frac=1.0)
+    assert all(example["targets_pretokenized"].startswith("Say number") for example in examples(turned, "train"))
+    assert all(example["targets_pretokenized"].startswith("number") for example in examples(turned, "validation"))
+    few = Instructions(train_files=write(tmp_path, "a.jsonl", alpaca(60)), max_train=50)
+    assert (len(texts(few, "train")), len(texts(Instructions(train_files=few.train_files, max_train=70), "train"))) == (50, 60)
 
 
 def test_the_loss_of_a_conversation_is_on_its_responses(tmp_path):
@@ -134,6 +152,11 @@ def test_wrong_settings_are_refused(tmp_path):
         ({"exemplars": -1}, "EXEMPLARS"),
         ({"format": "chat", "exemplars": 1}, "wanted 0 for conversations"),
         ({"per_file": 0}, "PER_FILE"),
+        ({"max_train": -1}, "MAX_TRAIN: wanted at least 1 example, got -1"),
+        ({"inverted_frac": 2}, "INVERTED_FRAC: wanted 0 to 1"),
+        ({"inverted_frac": 0.5, "exemplars": 1}, "EXEMPLARS: wanted 0 with INVERTED_FRAC"),
+        ({"format": "chat", "inverted_frac": 0.5}, "INVERTED_FRAC: wanted 0 for conversations"),
+        ({"options": "letters"}, "OPTIONS: wanted 'as_is'"),
         ({"chat": "llama9"}, "'llama9': no such template"),
         ({"metrics": ["rouge"]}, "no metric is called 'rouge'"),
     ):
