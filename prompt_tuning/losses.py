@@ -102,7 +102,7 @@ class ChoiceLosses:
 
     Attributes:
       num_choices: C, most answer choices of an example.
-      unlikelihood: the weight of -log(1 - p + epsilon), the mean over tokens of wrong choices.
+      unlikelihood: the weight of -log(1 - p + epsilon), the mean over tokens of wrong choices; -log(1 + epsilon) at its least.
       multiple_choice: the weight of the cross-entropy of the right choice among the choices' scores, the mean over examples with choices.
       length_normalisation: a choice's score is its log-probability divided by its number of tokens to this power.
       epsilon: of the unlikelihood; 1e-2 in the released code, which the paper leaves out.

@@ -10,15 +10,14 @@ Mixing rates: examples-proportional with a cap and a temperature (Raffel et al. 
 
 import dataclasses
 import functools
-import hashlib
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
-from prompt_tuning.data import choices, features, lazy_imports, loss_masks
-from prompt_tuning.data.choices import Choices
+from prompt_tuning.data import choices, features, lazy_imports
+from prompt_tuning.data.example_tables import ExampleTable, Shuffled, dataset_of, example_table, number_of, title_of
 from prompt_tuning.data.prefetch import Prefetched
 from prompt_tuning.errors import UserError
 
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
 
 Shard = tuple[int, int]
 STREAM_EXAMPLES = 512
-_TABLES_KEPT = 64
 _DRAWS_PER_BLOCK = 4096
 
 
@@ -123,78 +121,6 @@ def _proportional(sizes: Sequence[int | None], cap: int | None, temperature: flo
     return rates / (rates.sum() or 1.0)
 
 
-@dataclasses.dataclass(frozen=True)
-class ExampleTable:
-    """The token ids of a finite task: row i of `inputs` is ids[splits[i] : splits[i + 1]], of `targets` likewise; its answer `choices`.
-
-    `target_masks` stand beside `target_ids`: whether the loss is on each; None: on all.
-    """
-
-    input_ids: np.ndarray
-    input_splits: np.ndarray
-    target_ids: np.ndarray
-    target_splits: np.ndarray
-    choices: tuple[Choices, ...] | None = None
-    target_masks: np.ndarray | None = None
-
-    def __len__(self) -> int:
-        return len(self.input_splits) - 1
-
-    def __getitem__(self, row: int) -> features.Example:
-        targets = slice(self.target_splits[row], self.target_splits[row + 1])
-        example: features.Example = {
-            "inputs": self.input_ids[self.input_splits[row] : self.input_splits[row + 1]],
-            "targets": self.target_ids[targets],
-        }
-        if self.choices is not None:
-            example = {**example, "choices": self.choices[row]}
-        return example if self.target_masks is None else {**example, "loss_mask": self.target_masks[targets]}
-
-
-class _Shuffled:
-    """A table in its shuffled order, epoch after epoch; keeps the order of the epoch last read."""
-
-    def __init__(self, table: ExampleTable, name: str, seed: int) -> None:
-        self._table, self._key = table, (_number(name), seed)
-        self._epoch, self._order = -1, np.zeros(0, np.int64)
-
-    def __getitem__(self, position: int) -> features.Example:
-        epoch, place = divmod(position, len(self._table))
-        if epoch != self._epoch:
-            self._epoch, self._order = epoch, np.random.default_rng([*self._key, epoch]).permutation(len(self._table))
-        return self._table[self._order[place]]
-
-
-@functools.lru_cache(maxsize=_TABLES_KEPT)
-def example_table(task: "seqio.Task", split: str, with_choices: bool = False) -> ExampleTable:
-    """All examples of a task's split, tokenized, EOS appended, not trimmed; kept for the next run of the process.
-
-    Raises UserError, naming both, when there is none, and where `with_choices` for a target that is none of its choices.
-    """
-
-    def tokens(example: dict[str, Any]) -> dict[str, Any]:
-        return {"inputs": example["inputs"], "targets": example["targets"]}
-
-    dataset = _dataset(task, split).map(tokens)
-    ids: dict[str, list[np.ndarray]] = {"inputs": [], "targets": []}
-    lengths: dict[str, list[np.ndarray]] = {"inputs": [np.zeros(1, np.int64)], "targets": [np.zeros(1, np.int64)]}
-    for chunk in dataset.ragged_batch(1024):
-        for key in ids:
-            ids[key].append(chunk[key].flat_values.numpy())
-            lengths[key].append(chunk[key].row_lengths().numpy())
-    if not ids["inputs"]:
-        raise UserError(f"task {_title(task)}: split {split!r} holds no example; check the files or the settings it is read from")
-    whole = {key: np.concatenate(parts) for key, parts in ids.items()}
-    splits = {key: np.cumsum(np.concatenate(parts)) for key, parts in lengths.items()}
-    found = None
-    vocabulary = task.output_features["targets"].vocabulary
-    if with_choices:
-        read = choices.Reader(vocabulary, title=_title(task))
-        found = tuple(read(row, element) for row, element in enumerate(_dataset(task, split).as_numpy_iterator()))
-    masks = loss_masks.of_elements(vocabulary, _dataset(task, split), title=_title(task))
-    return ExampleTable(whole["inputs"], splits["inputs"], whole["targets"], splits["targets"], found, masks)
-
-
 def tokenized_examples(
     task: "seqio.Task",
     *,
@@ -223,11 +149,11 @@ def tokenized_examples(
     index, shards = shard
     first = skip + (index - skip) % shards
     if getattr(task, "streaming", False):
-        stream = _dataset(task, split, lengths=lengths, seed=seed, epochs=None if repeat else 1).skip(first).as_numpy_iterator()
+        stream = dataset_of(task, split, lengths=lengths, seed=seed, epochs=None if repeat else 1).skip(first).as_numpy_iterator()
         yield from itertools.islice(stream, 0, None, shards)
         return
     table = example_table(task, split) if table is None else table
-    shuffled = _Shuffled(table, _title(task), seed)
+    shuffled = Shuffled(table, title_of(task), seed)
     for position in itertools.count(first, shards):
         if position >= len(table) and not repeat:
             return
@@ -246,12 +172,12 @@ def evaluation_examples(
 
     if getattr(task, "streaming", False):
         lengths = {"inputs": input_length, "targets": target_length}
-        dataset = _dataset(task, split, lengths=lengths, seed=0, limit=limit or STREAM_EXAMPLES)
+        dataset = dataset_of(task, split, lengths=lengths, seed=0, limit=limit or STREAM_EXAMPLES)
     else:
-        dataset = _dataset(task, split, limit=limit)
+        dataset = dataset_of(task, split, limit=limit)
     examples = [text_tasks.as_example(element) for element in dataset.as_numpy_iterator()]
     if not examples:
-        raise UserError(f"task {_title(task)}: split {split!r} holds no example; check the files or the settings it is read from")
+        raise UserError(f"task {title_of(task)}: split {split!r} holds no example; check the files or the settings it is read from")
     return examples
 
 
@@ -292,7 +218,7 @@ def mixed_examples(
     first_block = first // _DRAWS_PER_BLOCK
     for block in range(first_block):
         drawn += np.bincount(_draws(seed, block, rates), minlength=len(tasks))
-    orders = [None if table is None else _Shuffled(table, _title(task), seed) for task, table in zip(tasks, tables, strict=True)]
+    orders = [None if table is None else Shuffled(table, title_of(task), seed) for task, table in zip(tasks, tables, strict=True)]
     streams: list[Iterator[features.Example] | None] = [None] * len(tasks)
     for block in itertools.count(first_block):
         for offset, choice in enumerate(_draws(seed, block, rates)):
@@ -390,32 +316,6 @@ def with_split(tasks: "Sequence[TextTask]", split: str) -> "list[TextTask]":
     return [task for task in tasks if split in task.splits] or list(tasks)
 
 
-def _title(task: "seqio.Task") -> str:
-    return str(getattr(task, "title", task.name))
-
-
-def _dataset(
-    task: "seqio.Task",
-    split: str,
-    *,
-    lengths: dict[str, int] | None = None,
-    seed: int | None = None,
-    limit: int | None = None,
-    epochs: int | None = 1,
-) -> Any:
-    if split not in task.splits:
-        there = ", ".join(map(str, task.splits))
-        raise UserError(f"task {_title(task)} has no split {split!r}; it has {there}; give files for it, or name one of these")
-    dataset = task.get_dataset(
-        lengths, split=split, shuffle=False, seed=seed, num_epochs=epochs, trim_output_features=lengths is not None, try_in_mem_cache=False
-    )
-    return dataset if limit is None else dataset.take(limit)
-
-
 def _draws(seed: int, block: int, rates: np.ndarray) -> np.ndarray:
     """The tasks drawn for one block of positions."""
-    return np.random.default_rng([_number("draws"), seed, block]).choice(len(rates), size=_DRAWS_PER_BLOCK, p=rates)
-
-
-def _number(name: str) -> int:
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8])
+    return np.random.default_rng([number_of("draws"), seed, block]).choice(len(rates), size=_DRAWS_PER_BLOCK, p=rates)

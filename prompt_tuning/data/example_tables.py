@@ -1,0 +1,118 @@
+"""Finite tasks as tables of token ids, read through SeqIO and tokenized once."""
+
+import dataclasses
+import functools
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from prompt_tuning.data import choices, features, loss_masks
+from prompt_tuning.data.choices import Choices
+from prompt_tuning.errors import UserError
+
+if TYPE_CHECKING:
+    import seqio
+
+_TABLES_KEPT = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class ExampleTable:
+    """The token ids of a finite task: row i of `inputs` is ids[splits[i] : splits[i + 1]], of `targets` likewise; its answer `choices`.
+
+    `target_masks` stand beside `target_ids`: whether the loss is on each; None: on all.
+    """
+
+    input_ids: np.ndarray
+    input_splits: np.ndarray
+    target_ids: np.ndarray
+    target_splits: np.ndarray
+    choices: tuple[Choices, ...] | None = None
+    target_masks: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.input_splits) - 1
+
+    def __getitem__(self, row: int) -> features.Example:
+        targets = slice(self.target_splits[row], self.target_splits[row + 1])
+        example: features.Example = {
+            "inputs": self.input_ids[self.input_splits[row] : self.input_splits[row + 1]],
+            "targets": self.target_ids[targets],
+        }
+        if self.choices is not None:
+            example = {**example, "choices": self.choices[row]}
+        return example if self.target_masks is None else {**example, "loss_mask": self.target_masks[targets]}
+
+
+class Shuffled:
+    """A table in its shuffled order, epoch after epoch; keeps the order of the epoch last read."""
+
+    def __init__(self, table: ExampleTable, name: str, seed: int) -> None:
+        self._table, self._key = table, (number_of(name), seed)
+        self._epoch, self._order = -1, np.zeros(0, np.int64)
+
+    def __getitem__(self, position: int) -> features.Example:
+        epoch, place = divmod(position, len(self._table))
+        if epoch != self._epoch:
+            self._epoch, self._order = epoch, np.random.default_rng([*self._key, epoch]).permutation(len(self._table))
+        return self._table[self._order[place]]
+
+
+@functools.lru_cache(maxsize=_TABLES_KEPT)
+def example_table(task: "seqio.Task", split: str, with_choices: bool = False) -> ExampleTable:
+    """All examples of a task's split, tokenized, EOS appended, not trimmed; kept for the next run of the process.
+
+    Raises UserError, naming both, when there is none, and where `with_choices` for a target that is none of its choices.
+    """
+
+    def tokens(example: dict[str, Any]) -> dict[str, Any]:
+        return {"inputs": example["inputs"], "targets": example["targets"]}
+
+    dataset = dataset_of(task, split).map(tokens)
+    ids: dict[str, list[np.ndarray]] = {"inputs": [], "targets": []}
+    lengths: dict[str, list[np.ndarray]] = {"inputs": [np.zeros(1, np.int64)], "targets": [np.zeros(1, np.int64)]}
+    for chunk in dataset.ragged_batch(1024):
+        for key in ids:
+            ids[key].append(chunk[key].flat_values.numpy())
+            lengths[key].append(chunk[key].row_lengths().numpy())
+    if not ids["inputs"]:
+        raise UserError(f"task {title_of(task)}: split {split!r} holds no example; check the files or the settings it is read from")
+    whole = {key: np.concatenate(parts) for key, parts in ids.items()}
+    splits = {key: np.cumsum(np.concatenate(parts)) for key, parts in lengths.items()}
+    found = None
+    vocabulary = task.output_features["targets"].vocabulary
+    if with_choices:
+        read = choices.Reader(vocabulary, title=title_of(task))
+        found = tuple(read(row, element) for row, element in enumerate(dataset_of(task, split).as_numpy_iterator()))
+    masks = loss_masks.of_elements(vocabulary, dataset_of(task, split), title=title_of(task))
+    return ExampleTable(whole["inputs"], splits["inputs"], whole["targets"], splits["targets"], found, masks)
+
+
+def title_of(task: "seqio.Task") -> str:
+    """What a task is called in reports and errors."""
+    return str(getattr(task, "title", task.name))
+
+
+def dataset_of(
+    task: "seqio.Task",
+    split: str,
+    *,
+    lengths: dict[str, int] | None = None,
+    seed: int | None = None,
+    limit: int | None = None,
+    epochs: int | None = 1,
+) -> Any:
+    """A task's split as SeqIO gives it, in its own order. Raises UserError where the task has no such split."""
+    if split not in task.splits:
+        there = ", ".join(map(str, task.splits))
+        raise UserError(f"task {title_of(task)} has no split {split!r}; it has {there}; give files for it, or name one of these")
+    dataset = task.get_dataset(
+        lengths, split=split, shuffle=False, seed=seed, num_epochs=epochs, trim_output_features=lengths is not None, try_in_mem_cache=False
+    )
+    return dataset if limit is None else dataset.take(limit)
+
+
+def number_of(name: str) -> int:
+    """A number that stands for a name in the seeds of its random draws, the same on any machine."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8])
