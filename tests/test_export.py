@@ -17,6 +17,7 @@ from prompt_tuning.interop import config_json, decoder_configs, huggingface
 from prompt_tuning.methods.adapter import Adapter
 from prompt_tuning.methods.dept import DePT
 from prompt_tuning.methods.dora import Dora
+from prompt_tuning.methods.from_peft import FromPeft
 from prompt_tuning.methods.full import Full
 from prompt_tuning.methods.ia3 import IA3
 from prompt_tuning.methods.lora import Lora
@@ -256,6 +257,10 @@ def test_methods_that_are_together_go_out_as_adapters_that_peft_loads_in_order(n
         if number < len(folders):
             theirs = theirs.merge_and_unload()
     close(their_logits(theirs, *words(model), length), wanted)
+    again = ours_of(family)
+    back = Together(tuple(FromPeft(str(tmp_path / "adapters" / folder)) for folder in folders))
+    back.attach(again, jax.random.key(1), vocabulary=None)
+    close(our_logits(again, *words(model), back.layout.encoder_length), wanted)
 
 
 def test_two_prompts_for_peft_are_one_too_many(tmp_path):
