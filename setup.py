@@ -46,6 +46,7 @@ setuptools.setup(
         "numpy>=2.0",
         "ml_dtypes",
         "msgpack",
+        "datasketch>=2",  # Proposes evaluation examples that training data nearly holds.
         "scikit-learn",
         "scipy",
         "rouge-score",

@@ -168,6 +168,16 @@ def evaluation_examples(
     A streaming task gives STREAM_EXAMPLES where there is no limit, made to fill the two lengths; they matter to no other task.
     Raises UserError, naming task and split, when there is no example.
     """
+    examples = list(elements(task, split, limit, input_length=input_length, target_length=target_length))
+    if not examples:
+        raise UserError(f"task {title_of(task)}: split {split!r} holds no example; check the files or the settings it is read from")
+    return examples
+
+
+def elements(
+    task: "seqio.Task", split: str, limit: int | None = None, *, input_length: int = 128, target_length: int = 32
+) -> Iterator[dict[str, Any]]:
+    """As `evaluation_examples`, one at a time and perhaps none."""
     from prompt_tuning.data import text_tasks
 
     if getattr(task, "streaming", False):
@@ -175,10 +185,7 @@ def evaluation_examples(
         dataset = dataset_of(task, split, lengths=lengths, seed=0, limit=limit or STREAM_EXAMPLES)
     else:
         dataset = dataset_of(task, split, limit=limit)
-    examples = [text_tasks.as_example(element) for element in dataset.as_numpy_iterator()]
-    if not examples:
-        raise UserError(f"task {title_of(task)}: split {split!r} holds no example; check the files or the settings it is read from")
-    return examples
+    yield from map(text_tasks.as_example, dataset.as_numpy_iterator())
 
 
 def mixed_examples(
