@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import itertools
 import string
 
 import numpy as np
@@ -10,12 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from prompt_tuning import losses
 from prompt_tuning.data import features, loss_masks, mixtures, seqio_vocabularies, text_tasks, vocabularies
 from prompt_tuning.data.features import Delimiters, PromptLayout
 from prompt_tuning.data.instructions.chat_templates import TEMPLATES, Message
 from prompt_tuning.data.rows import TextRow
 from prompt_tuning.errors import UserError
 from tests.data.small import BYTES
+from tests.interop import tiny_decoders
 
 CHATML = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' }}{% if m['role'] == 'assistant' %}{% generation %}{{ m['content'] }}"
@@ -153,11 +154,30 @@ def test_a_cut_target_keeps_the_weights_of_its_places():
     assert all(np.array_equal(same[name], plain[name]) for name in plain)
 
 
-def test_a_decoders_loss_is_on_the_responses_alone():
-    """The sum of the losses of the responses' tokens, computed token by token on the whole sequence, is what the weights select."""
-    marks = Delimiters(eos=2, pad=0, start=None, bos=1, inputs_end=False)
-    example = {"inputs": [5, 6], "targets": [7, 8, 9, 2], "loss_mask": np.array([True, False, False, True])}
-    batch = features.layout([example], input_length=5, target_length=6, prompt=PromptLayout(delimiters=marks))
-    given = [*batch["encoder_input_tokens"][0][batch["encoder_segment_ids"][0] > 0], *batch["decoder_input_tokens"][0][:4]]
-    assert given == [1, 5, 6, 7, 8, 9]
-    assert list(itertools.compress(batch["decoder_target_tokens"][0], batch["decoder_loss_weights"][0])) == [7, 2]
+def test_a_decoders_loss_over_many_turns_is_that_of_transformers(tmp_path):
+    """Transformers reads each conversation as one sequence whose labels are -100 but on the responses; its loss is the mean over those."""
+    torch = pytest.importorskip("torch")
+    theirs = tiny_decoders.huggingface_model("llama2")
+    tiny_decoders.save(theirs, tmp_path)
+    ours, _ = tiny_decoders.load(tmp_path, unroll_layers=False)
+    marks = Delimiters(eos=2, pad=2, start=None, bos=1, inputs_end=False)
+    rng = np.random.default_rng(0)
+    examples, total, count = [], 0.0, 0
+    for length in (6, 9, 4):
+        inputs, targets = rng.integers(3, 40, size=3), np.append(rng.integers(3, 40, size=length), 2)
+        mask = rng.random(length + 1) < 0.5
+        mask[0] = mask[-1] = True
+        examples.append({"inputs": inputs, "targets": targets, "loss_mask": mask})
+        ids = torch.tensor([[1, *inputs, *targets]])
+        labels = torch.where(torch.tensor([[False] * 4 + mask.tolist()]), ids, -100)
+        total += theirs(input_ids=ids, labels=labels).loss.item() * mask.sum()
+        count += mask.sum()
+    layout = PromptLayout(delimiters=marks)
+    padded = features.layout(examples, prompt=layout, input_length=5, target_length=11)
+    rows = list(features.pack(examples, prompt=layout, input_length=12, target_length=24))
+    packed = features.layout_rows(rows, prompt=layout, input_length=12, target_length=24)
+    assert len(rows) == 1
+    for batch in (padded, packed):
+        loss, weight, _ = losses.cross_entropy(ours(batch), batch["decoder_target_tokens"], weights_BT=batch["decoder_loss_weights"])
+        assert float(weight) == count
+        assert float(loss) / count == pytest.approx(total / count, rel=1e-5), "float32 through three layers on both sides"
