@@ -14,12 +14,15 @@ from prompt_tuning.models import quantized
 from prompt_tuning.models.decoder import Decoder, DecoderConfig
 from prompt_tuning.models.quantized import Quantization
 from prompt_tuning.models.t5 import T5, T5Config
+from prompt_tuning.models.whisper import Whisper, WhisperConfig
 
 # T5's embeddings are padded to a multiple of 128 rows: a vocabulary may be smaller by less than that. Those of decoder-only models have
 # more rows to spare, up to the 2,384 of 102,400 of DeepSeek-V2-Lite.
 _PADDING_ROWS = 128
 _DECODER_PADDING = 1 / 32
 _RANDOM = "random: normal initialisation"
+
+ModelConfig = T5Config | DecoderConfig | WhisperConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,15 +47,22 @@ class Assembly:
     mesh: jax.sharding.Mesh
 
 
-def random_base(config: T5Config | DecoderConfig, *, seed: int, quantization: Quantization = "none") -> T5 | Decoder:
+def random_base(config: ModelConfig, *, seed: int, quantization: Quantization = "none") -> T5 | Decoder | Whisper:
     """The model of an architecture with random values."""
     rngs = nnx.Rngs(params=seed)
-    model = Decoder(config, rngs) if isinstance(config, DecoderConfig) else T5(config, rngs)
+    model: T5 | Decoder | Whisper
+    match config:
+        case DecoderConfig():
+            model = Decoder(config, rngs)
+        case WhisperConfig():
+            model = Whisper(config, rngs)
+        case _:
+            model = T5(config, rngs)
     quantized.quantize(model, quantization)
     return model
 
 
-def abstract_base(config: T5Config | DecoderConfig, *, quantization: Quantization = "none") -> T5 | Decoder:
+def abstract_base(config: ModelConfig, *, quantization: Quantization = "none") -> T5 | Decoder | Whisper:
     """The model's shapes, without values."""
     return nnx.eval_shape(lambda: random_base(config, seed=0, quantization=quantization))
 
@@ -67,7 +77,7 @@ def audit(experiment: Experiment) -> tuple[trainable.Row, ...]:
     quantized.name_sources(sources, quantized.linears(model), experiment.base_quantization)
     found: dict[str, str] = {}
 
-    def attached() -> T5 | Decoder:
+    def attached() -> T5 | Decoder | Whisper:
         # Values are needed to trace, not to know the shapes: a fresh base stands in for the checkpoint.
         fresh = random_base(experiment.trained_model, seed=0, quantization=experiment.base_quantization)
         found.update(experiment.method.attach(fresh, jax.random.key(0), vocabulary=vocabulary))

@@ -3,10 +3,10 @@
   python -m prompt_tuning.convert --source=t5-v1_1-small --target=bases/t5_1_1_small
   python -m prompt_tuning.train --gin_file=bases/t5_1_1_small/model.gin --gin_file=configs/methods/prompt.gin ...
 
-Known forms: a Hugging Face folder of T5, mT5, UMT5, ByT5 or a decoder-only family (safetensors or pytorch_model.bin, one file or several
-with an index), a T5X checkpoint folder, a llama2.c .bin file, a base of our own. The weights pass through memory an entry at a time and
-keep their dtype, bfloat16 as bfloat16, unless --dtype says otherwise. The vocabulary beside them goes along: a SentencePiece model, or a
-decoder-only model's tokenizer.json with what the folder says of its special tokens. The target must be new or empty.
+Known forms: a Hugging Face folder of T5, mT5, UMT5, ByT5, Whisper or a decoder-only family (safetensors or pytorch_model.bin, one file or
+several with an index), a T5X checkpoint folder, a llama2.c .bin file, a base of our own. The weights pass through memory an entry at a time
+and keep their dtype, bfloat16 as bfloat16, unless --dtype says otherwise. The vocabulary beside them goes along: a SentencePiece model, or
+the tokenizer.json of a decoder-only model or a Whisper with what the folder says of its special tokens. The target must be new or empty.
 """
 
 import argparse
@@ -21,9 +21,8 @@ from prompt_tuning import environment, files
 from prompt_tuning.errors import reported
 
 if TYPE_CHECKING:
+    from prompt_tuning.assembly import ModelConfig
     from prompt_tuning.interop.vocabulary_files import Found
-    from prompt_tuning.models.decoder_layers import DecoderConfig
-    from prompt_tuning.models.t5 import T5Config
 
 GIN_FILE = "model.gin"
 # Fields that a run sets.
@@ -58,20 +57,21 @@ def convert(source: str, target: str, *, dtype: str | None = None) -> str:
         size = sum(math.prod(leaf.shape) for leaf in abstract.values())
         place = pathlib.Path(source).expanduser()
         beside = place if place.is_dir() else place.parent
-        vocabulary = vocabulary_files.of_decoder(beside) if _is_decoder(config) else vocabulary_files.of_encoder_decoder(beside)
+        vocabulary = (vocabulary_files.of_encoder_decoder if _module(config) == "t5" else vocabulary_files.of_decoder)(beside)
         if vocabulary.file is not None:
             shutil.copyfile(vocabulary.file, folder / vocabulary.file.name)
         (folder / GIN_FILE).write_text(_gin(config, size, source, pathlib.Path(target).absolute(), vocabulary), encoding="utf-8")
     return f"wrote {size:,} parameters in {stored} into {target}; run it with --gin_file={target}/{GIN_FILE}"
 
 
-def _is_decoder(config: "T5Config | DecoderConfig") -> bool:
-    return not hasattr(config, "d_kv")
+def _module(config: "ModelConfig") -> str:
+    """The module of `models` that a configuration's class is gin's by."""
+    return {"T5Config": "t5", "DecoderConfig": "decoder", "WhisperConfig": "whisper"}[type(config).__name__]
 
 
-def _gin(config: "T5Config | DecoderConfig", size: int, source: str, target: pathlib.Path, vocabulary: "Found") -> str:
+def _gin(config: "ModelConfig", size: int, source: str, target: pathlib.Path, vocabulary: "Found") -> str:
     """The text of the gin file."""
-    module, name = ("decoder", "DecoderConfig") if _is_decoder(config) else ("t5", "T5Config")
+    module, name = _module(config), type(config).__name__
     lines = [
         f"# The base converted from {source}: {size:,} parameters.",
         "from __gin__ import dynamic_registration",
@@ -81,7 +81,7 @@ def _gin(config: "T5Config | DecoderConfig", size: int, source: str, target: pat
         "",
         f"BASE_CHECKPOINT = {str(target)!r}",
     ]
-    as_bytes = not _is_decoder(config) and config.vocab_size == _BYTES
+    as_bytes = module == "t5" and config.vocab_size == _BYTES
     if not as_bytes:
         path = None if vocabulary.file is None else str(target / vocabulary.file.name)
         lines += [f"VOCABULARY = {path!r}  # The path of the checkpoint's vocabulary."]

@@ -18,6 +18,7 @@ from prompt_tuning.methods.norms import Norms
 from prompt_tuning.models.decoder_layers import DecoderConfig
 from prompt_tuning.models.quantized import Quantization
 from prompt_tuning.models.t5 import T5Config
+from prompt_tuning.models.whisper import WhisperConfig
 from prompt_tuning.optimizers import Adafactor, AdamW, Schedule
 from prompt_tuning.sharding import Mesh
 
@@ -60,7 +61,7 @@ class Experiment:
       save_base: write the tuned base as `base/` at the end, for runs that continue from it (model tuning only).
     """
 
-    model: T5Config | DecoderConfig
+    model: T5Config | DecoderConfig | WhisperConfig
     vocabulary: Vocabulary
     method: Method
     data: Source
@@ -131,7 +132,7 @@ class Experiment:
         return dataclasses.replace(self.method.layout, delimiters=self.vocabulary.delimiters)
 
     @property
-    def trained_model(self) -> T5Config | DecoderConfig:
+    def trained_model(self) -> T5Config | DecoderConfig | WhisperConfig:
         """The architecture with this run's dropout, and quantized layers in a loop unless the model's settings say otherwise."""
         # Unrolled, XLA on a CPU makes the numbers of every layer's kernels before it takes the first product.
         scanned = False if self.base_quantization != "none" and self.model.unroll_layers is None else self.model.unroll_layers

@@ -185,10 +185,11 @@ def write_huggingface(folder: pathlib.Path, model: Any, experiment: "Experiment"
     import safetensors.numpy
 
     from prompt_tuning import trainable
-    from prompt_tuning.interop import decoders, huggingface
+    from prompt_tuning.interop import decoders, huggingface, whisper
     from prompt_tuning.interop.config_json import config_json
     from prompt_tuning.methods import ia3, lora, sites
     from prompt_tuning.models.layers import Tunable
+    from prompt_tuning.models.whisper import WhisperConfig
 
     about = config_json(experiment.model)
     if any(isinstance(getattr(module, "delta", None), lora.LowRank) for module in sites.modules(model, lora.Linear).values()):
@@ -202,7 +203,10 @@ def write_huggingface(folder: pathlib.Path, model: Any, experiment: "Experiment"
         advice = "export it as --format=peft or --format=npy" if prompt else "export it as --format=peft, if PEFT has its like"
         raise UserError(f"{left[0]} stands beside the model's weights and cannot be folded into them: {advice}")
     params = {name: np.asarray(variable.get_value()) for name, variable in variables.items()}
-    named = (huggingface if hasattr(model, "encoder") else decoders).to_huggingface(params)
+    if isinstance(experiment.model, WhisperConfig):
+        named = whisper.to_huggingface(params, source_positions=experiment.model.source_positions)
+    else:
+        named = (huggingface if hasattr(model, "encoder") else decoders).to_huggingface(params)
     safetensors.numpy.save_file(named, folder / "model.safetensors", metadata={"format": "pt"})
     base = _base_folder(experiment)
     if base is not None:

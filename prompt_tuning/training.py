@@ -27,6 +27,7 @@ from prompt_tuning.experiment import Experiment, resolved
 from prompt_tuning.journal import Best, Journal
 from prompt_tuning.methods.base import rate_factors
 from prompt_tuning.models.layers import Tunable
+from prompt_tuning.models.whisper import WhisperConfig
 from prompt_tuning.run_folder import RunFolder
 
 Array = jax.Array
@@ -213,6 +214,10 @@ def train(experiment: Experiment, workdir: str, *, gin_config: str = "", label: 
       UserError: for what the user gave wrong, and for a loss that is not finite.
       Interrupted: after SIGTERM, once the state is saved.
     """
+    if isinstance(experiment.model, WhisperConfig):
+        raise UserError(
+            "train: a Whisper hears, and the tasks here are texts; train it from Python (docs/whisper.md), or set another model"
+        )
     folder = RunFolder(workdir)
     folder.claim(resolved(experiment), gin_config)
     if folder.results is not None:

@@ -13,6 +13,7 @@ from prompt_tuning.errors import UserError
 from prompt_tuning.interop import decoder_configs
 from prompt_tuning.models.decoder_layers import DecoderConfig
 from prompt_tuning.models.t5 import T5Config
+from prompt_tuning.models.whisper import WhisperConfig
 
 # What is of a run, or of no consequence for the architecture.
 _OF_A_RUN = ("dropout_rate", "dtype", "param_dtype", "unroll_layers", "remat")
@@ -45,10 +46,12 @@ _KEYS: dict[str, tuple[str, ...]] = {
 }
 
 
-def config_json(config: T5Config | DecoderConfig) -> dict[str, Any]:
+def config_json(config: T5Config | DecoderConfig | WhisperConfig) -> dict[str, Any]:
     """What config.json says of an architecture. Raises UserError where no published family has it."""
     if isinstance(config, T5Config):
         return _t5(config)
+    if isinstance(config, WhisperConfig):
+        return _whisper(config)
     for family in decoder_configs.FAMILIES:
         stated = _gpt2(config) if family == "gpt2" else _decoder(config, family)
         try:
@@ -84,6 +87,27 @@ def _t5(config: T5Config) -> dict[str, Any]:
         "pad_token_id": 0,
         "eos_token_id": 1,
         "decoder_start_token_id": 0,
+    }
+
+
+def _whisper(config: WhisperConfig) -> dict[str, Any]:
+    both = {
+        f"{side}_{part}": size
+        for side in ("encoder", "decoder")
+        for part, size in (("ffn_dim", config.d_ff), ("attention_heads", config.num_heads))
+    }
+    return {
+        "architectures": ["WhisperForConditionalGeneration"],
+        "model_type": "whisper",
+        "vocab_size": config.vocab_size,
+        "d_model": config.d_model,
+        **both,
+        "encoder_layers": config.num_encoder_layers,
+        "decoder_layers": config.num_decoder_layers,
+        "num_mel_bins": config.mels,
+        "max_source_positions": config.source_positions,
+        "max_target_positions": config.target_positions,
+        "is_encoder_decoder": True,
     }
 
 

@@ -23,6 +23,7 @@ from prompt_tuning.interop import decoder_configs, decoders, huggingface, llama2
 from prompt_tuning.interop.sources import Recipe, Source, check, check_copies, equal, fill, names_and_shapes, pieces
 from prompt_tuning.models.decoder_layers import DecoderConfig
 from prompt_tuning.models.t5 import T5Config
+from prompt_tuning.models.whisper import WhisperConfig
 
 _KINDS = (
     "a folder with model.safetensors (ours or Hugging Face's) or pytorch_model.bin, such a file, "
@@ -107,7 +108,7 @@ def stated_fields(path: str) -> dict[str, Any]:
     return family.config_fields(stated)
 
 
-def read_config(path: str) -> T5Config | DecoderConfig:
+def read_config(path: str) -> T5Config | DecoderConfig | WhisperConfig:
     """The architecture of a base in any form, from its config.json, its header or the shapes of its entries.
 
     Raises UserError where it is no checkpoint, or nothing states the architecture.
@@ -118,9 +119,10 @@ def read_config(path: str) -> T5Config | DecoderConfig:
     fields = stated_fields(path)
     if not fields:
         raise UserError(f"the architecture of {path} is not known: wanted a config.json beside the weights; copy the whole folder")
-    kinds = [kind for kind in (T5Config, DecoderConfig) if set(fields) <= {field.name for field in dataclasses.fields(kind)}]
+    known: tuple[type[T5Config] | type[DecoderConfig] | type[WhisperConfig], ...] = (T5Config, DecoderConfig, WhisperConfig)
+    kinds = [kind for kind in known if set(fields) <= {field.name for field in dataclasses.fields(kind)}]
     if not kinds:
-        raise UserError(f"the base at {path} is no T5 and no decoder-only model: give it as BASE_CHECKPOINT as it is")
+        raise UserError(f"the architecture of {path} is not known: wanted config.json of a T5, a decoder-only model or a Whisper")
     if kinds[0] is T5Config and "tied" not in fields:
         fields["tied"] = _tied(_open_files(found))
     return kinds[0](**fields)

@@ -315,10 +315,10 @@ def test_the_guide_runs(tmp_path):
     config = dataclasses.replace(CONFIG, vocab_size=51865, d_model=8, num_heads=2, num_encoder_layers=1, num_decoder_layers=1, mels=80)
     config = dataclasses.replace(config, source_positions=1500, target_positions=448)
     tiny_whisper.huggingface_model(config).save_pretrained(tmp_path)
-    given = {"folder": str(tmp_path), "samples": np.sin(np.arange(8000) / 9.0), "ids": [7, 8, 50257]}
+    given = {"folder": str(tmp_path), "batches": [[{"audio": np.sin(np.arange(8000) / 9.0), "targets": [7, 8, 50257]}] * 8]}
     exec(code, given)
-    assert given["logits"].shape == (1, 3 + 64, 51865) and np.isfinite(given["logits"]).all()
-    assert set(trainable.named(nnx.to_pure_dict(given["tuned"]))) == {
+    assert isinstance(given["model"], Whisper) and np.isfinite(given["metrics"]["loss"]) and int(given["state"].step) == 1
+    assert set(trainable.named(given["state"].tuned)) == {
         f"{stack}/layers/{block}/attention/{part}/delta/{side}"
         for stack, block in (("encoder", "self_attention"), ("decoder", "self_attention"), ("decoder", "cross_attention"))
         for part in ("query", "value")
