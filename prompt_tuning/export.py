@@ -63,9 +63,21 @@ def _run(experiment: "Experiment", flags: argparse.Namespace) -> None:
         loaded = evaluate.load(experiment, workdir=flags.workdir, checkpoint=flags.checkpoint)
         if loaded.checkpoint == "base":
             experiment = dataclasses.replace(experiment, method=Full())
+        if flags.format == "peft":
+            _check_place(experiment)
         model = nnx.merge(*loaded.parts)
         {"peft": write_peft, "huggingface": write_huggingface, "npy": write_npy}[flags.format](folder, model, experiment)
     print(f"wrote {', '.join(sorted(path.name for path in pathlib.Path(flags.target).iterdir()))} into {flags.target}", file=sys.stderr)
+
+
+def _check_place(experiment: "Experiment") -> None:
+    """Raises UserError for a prompt behind BOS: PEFT's stands before it."""
+    layout = experiment.layout
+    if layout.encoder_length and layout.placement == "before" and layout.delimiters.bos is not None:
+        raise UserError(
+            "PEFT puts a prompt before BOS, and this one was trained behind it: train with prompt.Prompt.placement = 'first', "
+            "or use --format=npy"
+        )
 
 
 def write_peft(folder: pathlib.Path, model: Any, experiment: "Experiment") -> None:

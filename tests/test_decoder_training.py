@@ -43,7 +43,8 @@ def prompted(model, rows_PD):
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama2", *(pytest.param(f, marks=pytest.mark.slow) for f in ("gemma2", "qwen3"))])
-def test_loss_and_prompt_gradient_are_those_of_transformers(family, tmp_path):
+@pytest.mark.parametrize("placement", ["before", pytest.param("first", marks=pytest.mark.slow)])
+def test_loss_and_prompt_gradient_are_those_of_transformers(family, placement, tmp_path):
     """The oracle reads each example alone, as embeddings of one whole sequence, with labels on its targets."""
     torch = pytest.importorskip("torch")
     theirs = tiny.huggingface_model(family)
@@ -60,6 +61,8 @@ def test_loss_and_prompt_gradient_are_those_of_transformers(family, tmp_path):
         before, after = [] if marks.bos is None else [marks.bos], [*example["inputs"], *example["targets"]]
         embed = theirs.get_input_embeddings()
         parts = [embed(torch.tensor([before], dtype=torch.long))[0], rows, embed(torch.tensor([after]))[0]]
+        if placement == "first":
+            parts[:2] = parts[1::-1]
         logits = theirs(inputs_embeds=torch.cat(parts)[None]).logits[0]
         length = len(before) + 2 + len(after)
         asked = range(length - len(example["targets"]) - 1, length - 1)
@@ -69,7 +72,7 @@ def test_loss_and_prompt_gradient_are_those_of_transformers(family, tmp_path):
     (total / count).backward()
     prompted(ours, rows_PD)
     graphdef, tuned, frozen = trainable.split(ours, trainable.Tunable)
-    batch = features.layout(examples, prompt=PromptLayout(2, delimiters=marks), **LENGTHS)
+    batch = features.layout(examples, prompt=PromptLayout(2, placement=placement, delimiters=marks), **LENGTHS)
     loss, gradient = jax.jit(jax.value_and_grad(lambda t: loss_of(nnx.merge(graphdef, t, frozen), batch)))(tuned)
     # float32 through three layers against float64.
     assert float(loss) == pytest.approx((total / count).item(), rel=1e-5)

@@ -14,7 +14,7 @@ Letters: B rows of a batch, S source length, T target length, P prompt length.
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -27,6 +27,8 @@ PAD_ID = 0
 EOS_ID = 1
 START_ID = 0  # T5's decoder starts with the padding token.
 TOKEN_SLOT = -1
+Placement = Literal["before", "after_first", "suffix", "first"]
+PLACEMENTS: tuple[Placement, ...] = get_args(Placement)
 _OPEN_ROWS = 16
 
 
@@ -61,22 +63,22 @@ class PromptLayout:
       decoder_length: prompt rows encoder_length..encoder_length+decoder_length-1 stand in the decoder.
       placement: in the encoder, `before` the first token, `after_first` token, or as `suffix` after the last token (EOS). In the decoder,
         whose given input is the start token alone, `before` stands before the start token and the other two stand after it. BOS is none
-        of these tokens: it stands before all.
+        of these tokens: it stands before all, but for a prompt that is `first`, which is where PEFT has it; without BOS that is `before`.
       tasks: how many tasks have a prompt of their own: row r of task t is row t * encoder_length + r. With several, the decoder has none.
       delimiters: of the vocabulary. A decoder-only model's whole sequence is the encoder's, and its decoder has no prompt.
     """
 
     encoder_length: int = 0
     decoder_length: int = 0
-    placement: Literal["before", "after_first", "suffix"] = "before"
+    placement: Placement = "before"
     tasks: int = 1
     delimiters: Delimiters = T5_DELIMITERS
 
     def __post_init__(self) -> None:
         if self.encoder_length < 0 or self.decoder_length < 0:
             raise UserError(f"PromptLayout: lengths must be 0 or more, got encoder {self.encoder_length}, decoder {self.decoder_length}")
-        if self.placement not in ("before", "after_first", "suffix"):
-            raise UserError(f"PromptLayout.placement: wanted 'before', 'after_first' or 'suffix', got {self.placement!r}")
+        if self.placement not in PLACEMENTS:
+            raise UserError(f"PromptLayout.placement: wanted one of {list(PLACEMENTS)}, got {self.placement!r}")
         if self.tasks < 1 or (self.tasks > 1 and self.decoder_length):
             raise UserError(f"PromptLayout.tasks: wanted 1 or more, and 1 with a prompt in the decoder, got {self.tasks}")
         if self.delimiters.start is None and self.decoder_length:
@@ -266,7 +268,7 @@ def _task_of(example: Example, prompt: PromptLayout) -> int:
 
 
 def _decoder_place(prompt: PromptLayout) -> int:
-    return 0 if prompt.placement == "before" else 1
+    return 0 if prompt.placement in ("before", "first") else 1
 
 
 def _with_prompt(tokens: np.ndarray, length: int, *, at: int, first_row: int, pad: int) -> tuple[np.ndarray, np.ndarray]:
@@ -279,7 +281,7 @@ def _with_prompt(tokens: np.ndarray, length: int, *, at: int, first_row: int, pa
 
 def _encoder_sequence(inputs: np.ndarray, prompt: PromptLayout, *, first_row: int) -> tuple[np.ndarray, np.ndarray]:
     first = int(prompt.delimiters.bos is not None)
-    place = {"before": first, "after_first": first + 1, "suffix": len(inputs)}[prompt.placement]
+    place = {"first": 0, "before": first, "after_first": first + 1, "suffix": len(inputs)}[prompt.placement]
     return _with_prompt(inputs, prompt.encoder_length, at=min(place, len(inputs)), first_row=first_row, pad=prompt.delimiters.pad)
 
 

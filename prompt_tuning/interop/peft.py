@@ -56,7 +56,7 @@ def prompt_layout(adapter: Adapter) -> PromptLayout:
     """Where the adapter's prompt stands in the sequences, which needs no model to be known."""
     if adapter.kind not in _PROMPT_TYPES:
         return PromptLayout()
-    return PromptLayout(encoder_length=int(adapter.settings.get("num_virtual_tokens", 0)))
+    return PromptLayout(encoder_length=int(adapter.settings.get("num_virtual_tokens", 0)), placement="first")
 
 
 def from_adapter(adapter: Adapter, model: nnx.Module) -> tuple[Method, dict[str, np.ndarray]]:
@@ -288,7 +288,7 @@ def _read_prompt(adapter: Adapter) -> tuple[Prompt, dict[str, np.ndarray]]:
 
 
 def _write_prompt(model: Any, method: Prompt) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    if method.stacks != "encoder" or method.placement != "before":
+    if method.stacks != "encoder" or method.placement not in ("before", "first"):
         raise UserError(
             f"PEFT puts a prompt before the input alone, and this one stands in {method.stacks!r}, {method.placement!r}: "
             "export it as --format=npy"

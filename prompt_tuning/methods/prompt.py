@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from prompt_tuning.data.features import PromptLayout
+from prompt_tuning.data.features import PLACEMENTS, Placement, PromptLayout
 from prompt_tuning.errors import UserError
 from prompt_tuning.models.layers import Array, Tunable
 from prompt_tuning.trainable import Sources, Which
@@ -172,21 +172,21 @@ class Prompt:
       length: rows P in each stack that has a prompt.
       initializer: draws the first values.
       stacks: which stacks have a prompt.
-      placement: `before` the input, `after_first` token, or `suffix`; see `PromptLayout`.
+      placement: `before` the input, `after_first` token, `suffix`, or `first` of all, BOS too; see `PromptLayout`.
     """
 
     length: int = 100
     initializer: Initializer = SampledVocabulary()
     stacks: Literal["encoder", "decoder", "both"] = "encoder"
-    placement: Literal["before", "after_first", "suffix"] = "before"
+    placement: Placement = "before"
 
     def __post_init__(self) -> None:
         if not isinstance(self.length, int) or self.length < 1:
             raise UserError(f"Prompt.length: wanted 1 or more, got {self.length!r}; set PROMPT_LENGTH")
         if self.stacks not in ("encoder", "decoder", "both"):
             raise UserError(f"Prompt.stacks: wanted 'encoder', 'decoder' or 'both', got {self.stacks!r}")
-        if self.placement not in ("before", "after_first", "suffix"):
-            raise UserError(f"Prompt.placement: wanted 'before', 'after_first' or 'suffix', got {self.placement!r}")
+        if self.placement not in PLACEMENTS:
+            raise UserError(f"Prompt.placement: wanted one of {list(PLACEMENTS)}, got {self.placement!r}")
 
     @property
     def layout(self) -> PromptLayout:

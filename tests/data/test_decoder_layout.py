@@ -12,7 +12,7 @@ from prompt_tuning.errors import UserError
 LLAMA = Delimiters(eos=2, pad=2, start=None, bos=1, inputs_end=False)
 GPT2 = Delimiters(eos=50256, pad=50256, start=None, inputs_end=False)
 LENGTHS = {"input_length": 8, "target_length": 6}
-PLACES = ["before", "after_first", "suffix"]
+PLACES = ["before", "after_first", "suffix", "first"]
 
 
 def texts(least, most):
@@ -56,9 +56,9 @@ def wanted(example, prompt):
     marks = prompt.delimiters
     rows = [("row", row) for row in range(prompt.encoder_length)]
     inputs, targets = ([("token", token) for token in example[name]] for name in ("inputs", "targets"))
-    at = {"before": 0, "after_first": 1, "suffix": len(inputs)}[prompt.placement]
     bos = [] if marks.bos is None else [("token", marks.bos)]
-    source = [*bos, *inputs[:at], *rows, *inputs[at:]]
+    at = {"before": 0, "after_first": 1, "suffix": len(inputs), "first": 0}[prompt.placement]
+    source = [*rows, *bos, *inputs] if prompt.placement == "first" else [*bos, *inputs[:at], *rows, *inputs[at:]]
     asked = [None] * (len(source) - 1) + example["targets"]
     return source + targets[:-1], asked
 
@@ -94,10 +94,10 @@ def t5_row(inputs, targets, prompt, segment_lengths):
     """T5's arrays for one example, written out from their description alone."""
     source, target = segment_lengths
     p, d = prompt.encoder_length, prompt.decoder_length
-    at = {"before": 0, "after_first": 1, "suffix": len(inputs)}[prompt.placement]
+    at = {"before": 0, "after_first": 1, "suffix": len(inputs), "first": 0}[prompt.placement]
     slots = [-1] * at + list(range(p)) + [-1] * (len(inputs) - at)
     tokens = inputs[:at] + [0] * p + inputs[at:]
-    begun, slots_begun = ([0] * (d + 1), [*range(p, p + d), -1] if prompt.placement == "before" else [-1, *range(p, p + d)])
+    begun, slots_begun = ([0] * (d + 1), [*range(p, p + d), -1] if prompt.placement in ("before", "first") else [-1, *range(p, p + d)])
 
     def filled(values, length, with_value):
         return values + [with_value] * (length - len(values))
