@@ -1,5 +1,6 @@
 """The vocabularies of decoder-only models as SeqIO knows vocabularies; imports TensorFlow and SeqIO, so import it late."""
 
+import logging
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -23,6 +24,13 @@ class SentencePieceVocabulary(seqio.SentencePieceVocabulary):
         del modified
         super().__init__(path, extra_ids=0)
         self.delimiters = delimiters
+        absl = logging.getLogger("absl")
+        level = absl.level
+        absl.setLevel(logging.ERROR)  # SeqIO warns that the ids are not T5's, which is known here.
+        try:
+            self.load_model()
+        finally:
+            absl.setLevel(level)
 
     @property
     def pad_id(self) -> int:

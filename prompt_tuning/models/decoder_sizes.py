@@ -25,9 +25,8 @@ def _size(d_model: int, d_ff: int, num_layers: int, num_heads: int, num_kv_heads
 
 
 def _gpt2(d_model: int, num_layers: int, num_heads: int) -> dict[str, Any]:
-    biases = {"qkv_bias": True, "out_bias": True, "mlp_bias": True}
-    plain = {"norm": "layer", "activation": "gelu", "gated": False, "positions": "learned", "max_positions": 1024, "tied": True}
-    return _size(d_model, 4 * d_model, num_layers, num_heads, vocab_size=50257, **biases, **plain)
+    size = _size(d_model, 4 * d_model, num_layers, num_heads, vocab_size=50257, qkv_bias=True, out_bias=True, mlp_bias=True)
+    return size | {"norm": "layer", "activation": "gelu", "gated": False, "positions": "learned", "max_positions": 1024, "tied": True}
 
 
 _LLAMA2 = {"vocab_size": 32000}
