@@ -243,3 +243,15 @@ def test_all_bundled_files_are_used():
     inputs = itertools.chain.from_iterable(template_sets.read_file(f"bundled:templates/{name}").templates for name in sorted(files))
     texts = [template.inputs for template in inputs]
     assert len(set(texts)) == len(texts) == 10 * len(files)
+
+
+def test_the_page_names_every_set_and_its_file_is_read(tmp_path):
+    page = (pathlib.Path(__file__).resolve().parents[2] / "docs" / "instructions.md").read_text()
+    named = page.split("they\nfit: ")[1].split(". All")[0]
+    assert sorted(name.strip() for name in named.replace("\n", " ").split(",")) == sorted(BUNDLED)
+    (tmp_path / "own.yaml").write_text(page.split("```yaml\n")[1].split("```")[0])
+    row = {"passage": "Ice is cold.", "question": "is ice cold", "label": 1}
+    asks, one_of_two, write = (template.render(row) for template in load(str(tmp_path / "own.yaml")).templates)
+    assert (asks.inputs, asks.targets) == ("Ice is cold.\nis ice cold?\nOPTIONS:\n- no\n- yes", "yes")
+    assert one_of_two.targets == "true" and one_of_two.inputs in ("Is it so? is ice cold", "Does it hold? is ice cold")
+    assert (write.inputs, write.targets) == ("Ask something to which one says yes.", "is ice cold")

@@ -7,7 +7,8 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
-from prompt_tuning.data.instructions.record import Reading, Record, content_identity, field, given_id, json_object, json_rows
+from prompt_tuning.data.instructions.record import Reading, Record, content_identity
+from prompt_tuning.data.row_files import field, given_id, json_object, json_rows
 from prompt_tuning.data.rows import TextRow
 from prompt_tuning.data.templates import Template
 from prompt_tuning.errors import UserError

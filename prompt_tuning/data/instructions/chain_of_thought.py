@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from prompt_tuning.data import template_sets
-from prompt_tuning.data.instructions.record import Reading, Record, content_identity, lines, text
+from prompt_tuning.data.instructions.record import Reading, Record, content_identity
+from prompt_tuning.data.row_files import lines, text
 from prompt_tuning.data.rows import TextRow
 from prompt_tuning.errors import UserError
 

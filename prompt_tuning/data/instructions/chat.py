@@ -6,7 +6,8 @@ from typing import Any
 
 from prompt_tuning.data.instructions import chat_templates
 from prompt_tuning.data.instructions.chat_templates import ROLES, ChatTemplate, Message
-from prompt_tuning.data.instructions.record import Reading, Record, content_identity, field, given_id, json_object, json_rows
+from prompt_tuning.data.instructions.record import Reading, Record, content_identity
+from prompt_tuning.data.row_files import field, given_id, json_object, json_rows
 from prompt_tuning.data.rows import TextRow
 from prompt_tuning.errors import UserError
 

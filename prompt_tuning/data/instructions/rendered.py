@@ -4,7 +4,8 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
-from prompt_tuning.data.instructions.record import Reading, Record, content_identity, field, given_id, json_object, json_rows, texts
+from prompt_tuning.data.instructions.record import Reading, Record, content_identity
+from prompt_tuning.data.row_files import field, given_id, json_object, json_rows, texts
 from prompt_tuning.data.rows import TextRow
 
 

@@ -14,7 +14,8 @@ import string
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from prompt_tuning.data.instructions.record import Reading, Record, content_identity, draw, field, given_id, json_file, json_object, texts
+from prompt_tuning.data.instructions.record import Reading, Record, content_identity, draw
+from prompt_tuning.data.row_files import field, given_id, json_file, json_object, texts
 from prompt_tuning.data.rows import TextRow
 from prompt_tuning.errors import UserError
 

@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from prompt_tuning.data import template_sets
-from prompt_tuning.data.instructions.record import Reading, Record, content_identity, given_id, json_object, json_rows, lines, text
+from prompt_tuning.data.instructions.record import Reading, Record, content_identity
+from prompt_tuning.data.row_files import given_id, json_object, json_rows, lines, text
 from prompt_tuning.data.rows import TextRow
 from prompt_tuning.errors import UserError
 
@@ -34,7 +35,7 @@ class Templated:
     def items(self, path: str) -> Iterator[tuple[str, Any]]:
         """The rows."""
         self._set()
-        return _table(path) if path.removesuffix(".gz").endswith(".tsv") else json_rows(path)
+        return _table(path) if path.removesuffix(".gz").lower().endswith(".tsv") else json_rows(path)
 
     def records(self, where: str, item: Any, reading: Reading) -> Iterator[Record]:
         """One record, or none where the template drops the row."""

@@ -10,13 +10,12 @@ import functools
 import glob
 import gzip
 import io
-import json
 import os
 import random
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from prompt_tuning.data import metrics
+from prompt_tuning.data import metrics, row_files
 from prompt_tuning.data.rows import SPLITS, TextRow
 from prompt_tuning.data.templates import Template, field_names
 from prompt_tuning.errors import UserError
@@ -167,13 +166,10 @@ def text_rows(settings: Files, split: str) -> list[TextRow]:
 def read_rows(path: str, *, delimiter: str | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
     """The rows of a file: `("file:line", row)`, a row as column name to value. Raises UserError for whatever cannot be read."""
     suffix = _suffix(path)
-    text = _read(path)
-    if suffix == ".jsonl":
-        yield from _json_lines(path, text)
-    elif suffix == ".json":
-        yield from _json_array(path, text)
+    if suffix in (".json", ".jsonl"):
+        yield from ((where, row_files.json_object(where, row)) for where, row in row_files.json_rows(path))
     else:
-        yield from _delimited(path, text, delimiter or ("\t" if suffix == ".tsv" else ","), quoted=suffix == ".csv")
+        yield from _delimited(path, _read(path), delimiter or ("\t" if suffix == ".tsv" else ","), quoted=suffix == ".csv")
 
 
 def _suffix(path: str) -> str:
@@ -223,39 +219,6 @@ def _delimited(path: str, text: str, delimiter: str, *, quoted: bool) -> Iterato
         raise UserError(f"{path}:{reader.line_num}: not readable as columns: {error}; wanted RFC 4180 quoting; mend the line") from error
     if header is None:
         raise UserError(f"{path}: the file is empty; wanted a header line and rows")
-
-
-def _json_lines(path: str, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    # Split at line feeds only: JSON strings may hold other line separators.
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        where = f"{path}:{number}"
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{where}: not JSON: {error.msg} at column {error.colno}; wanted one object a line; mend the line") from error
-        yield where, _object(row, where)
-
-
-def _json_array(path: str, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    try:
-        rows = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UserError(
-            f"{path}:{error.lineno}: not JSON: {error.msg}; wanted one array of objects (one object a line is .jsonl)"
-        ) from error
-    if not isinstance(rows, list):
-        raise UserError(f"{path}: wanted an array of objects, got {type(rows).__name__}; mend the file")
-    for number, row in enumerate(rows, start=1):
-        where = f"{path}: element {number}"
-        yield where, _object(row, where)
-
-
-def _object(row: Any, where: str) -> dict[str, Any]:
-    if not isinstance(row, dict):
-        raise UserError(f"{where}: wanted a JSON object, got {type(row).__name__}; mend the line")
-    return row
 
 
 def _template(settings: Files) -> Template:
