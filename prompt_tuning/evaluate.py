@@ -6,6 +6,7 @@
 With --workdir it takes the run's best checkpoint (or --checkpoint=latest), with the run's own configuration where no gin file is given;
 without, or with --checkpoint=base, the base model without any tuning. Prints a table, or one JSON object with --json, and writes
 `evaluation-CHECKPOINT-SPLIT.json` and `predictions-CHECKPOINT-SPLIT.jsonl` into the work folder; nothing that training wrote is changed.
+Values come with 95% bootstrap intervals over the examples (`prompt_tuning/uncertainty.py`); `prompt_tuning.compare` compares runs.
 """
 
 import argparse
@@ -22,7 +23,7 @@ from prompt_tuning.errors import UserError
 
 if TYPE_CHECKING:
     from prompt_tuning import assembly, checkpoints
-    from prompt_tuning.evaluation import Lengths, Parts
+    from prompt_tuning.evaluation import Lengths, Parts, Report
     from prompt_tuning.experiment import Experiment
 
 # What running a model does not need and training does.
@@ -176,6 +177,7 @@ def add_report_flags(parser: argparse.ArgumentParser) -> None:
 def _flags(parser: argparse.ArgumentParser) -> None:
     add_checkpoint_flag(parser)
     add_report_flags(parser)
+    parser.add_argument("--resamples", type=int, default=1000, help="of the intervals; 0 leaves them out (default 1000)")
 
 
 def _run(experiment: "Experiment", flags: argparse.Namespace) -> None:
@@ -190,12 +192,13 @@ def _run(experiment: "Experiment", flags: argparse.Namespace) -> None:
     loaded = load(experiment, workdir=flags.workdir, checkpoint=flags.checkpoint)
     started = time.monotonic()
     report = evaluation.evaluate(loaded.parts, tasks, settings=settings, lengths=loaded.lengths, vocabulary=vocabulary)
-    result = {
+    result: dict[str, Any] = {
         "checkpoint": loaded.checkpoint,
         "step": loaded.step,
         "split": settings.split,
         "score": report.score,
         "metrics": report.metrics,
+        "intervals": _intervals(report, resamples=flags.resamples),
         "examples": {task.name: len(task.examples) for task in tasks},
         "seconds": round(time.monotonic() - started, 3),
     }
@@ -209,19 +212,33 @@ def _run(experiment: "Experiment", flags: argparse.Namespace) -> None:
         print(f"wrote {folder.path}/evaluation-{name}.json and predictions-{name}.jsonl", file=sys.stderr)
 
 
+def _intervals(report: "Report", *, resamples: int) -> dict[str, dict[str, list[float]]]:
+    """The bounds of each task's metrics; a loss has none."""
+    from prompt_tuning import uncertainty
+
+    found: dict[str, dict[str, list[float]]] = {}
+    for task, values in report.metrics.items() if resamples > 0 else ():
+        rows = [row for row in report.predictions if row["task"] == task]
+        if all("prediction" in row for row in rows):
+            examples, runs = uncertainty.as_examples(rows), [[row["prediction"] for row in rows]]
+            bounds = {name: uncertainty.interval(name, examples, runs, resamples=resamples) for name in values}
+            found[task] = {name: [each.low, each.high] for name, each in bounds.items()}
+    return found
+
+
 def table(result: dict[str, Any]) -> str:
     """A result as text: a line a task and metric, then the score."""
-    lines = [("task", "examples", "metric", "value")]
+    lines = [("task", "examples", "metric", "value", "95% interval")]
     for task, values in result["metrics"].items():
         for metric, value in values.items():
-            lines.append((task, str(result["examples"][task]), metric, f"{value:.4f}"))
+            bounds = result["intervals"].get(task, {}).get(metric)
+            shown = "" if bounds is None else f"{bounds[0]:.4f} to {bounds[1]:.4f}"
+            lines.append((task, str(result["examples"][task]), metric, f"{value:.4f}", shown))
     what = result["checkpoint"] if result["step"] is None else f"{result['checkpoint']}, step {result['step']}"
-    lines.append((f"score ({what}, {result['split']})", str(sum(result["examples"].values())), "", f"{result['score']:.4f}"))
-    widths = [max(len(line[column]) for line in lines) for column in range(4)]
-    return "\n".join(
-        f"{task.ljust(widths[0])}  {examples.rjust(widths[1])}  {metric.ljust(widths[2])}  {value.rjust(widths[3])}"
-        for task, examples, metric, value in lines
-    )
+    lines.append((f"score ({what}, {result['split']})", str(sum(result["examples"].values())), "", f"{result['score']:.4f}", ""))
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    sides = (str.ljust, str.rjust, str.ljust, str.rjust, str.ljust)
+    return "\n".join("  ".join(side(cell, width) for side, cell, width in zip(sides, line, widths, strict=True)).rstrip() for line in lines)
 
 
 if __name__ == "__main__":

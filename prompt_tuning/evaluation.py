@@ -104,8 +104,8 @@ class Report:
     Attributes:
       metrics: of each task, name to value.
       score: the mean over tasks of each task's main metric, the negative loss where a task is judged by it: higher is better.
-      predictions: a row an example, in order: `task`, `inputs`, `target`; `prediction` and, where it was ranked, `choices` and `scores`;
-        `log_likelihood` and `target_tokens` where the loss was taken.
+      predictions: a row an example, in order: `task`, `inputs`, `target`, and `choices`, `references` and `group` where it has them;
+        `prediction` and, where choices were ranked, their `scores`; `log_likelihood` and `target_tokens` where the loss was taken.
     """
 
     metrics: dict[str, dict[str, float]]
@@ -192,7 +192,14 @@ def _rows(task: TaskExamples, lengths: Lengths, vocabulary: Vocabulary) -> list[
             vocabulary.decode(decoding.without_end(example[field], eos_ids=(marks.eos,), pad_id=marks.pad)) if found is None else str(found)
         )
 
-    return [{"task": task.name, "inputs": text(example, "inputs"), "target": text(example, "targets")} for example in task.examples]
+    def kept(example: Example) -> dict[str, Any]:
+        named = {"choices": example.get("answer_choices"), "references": example.get("references"), "group": example.get("group")}
+        return {name: value if isinstance(value, str) else list(value) for name, value in named.items() if value}
+
+    return [
+        {"task": task.name, "inputs": text(example, "inputs"), "target": text(example, "targets"), **kept(example)}
+        for example in task.examples
+    ]
 
 
 def _predict(parts: Parts, task: TaskExamples, settings: Evaluation, lengths: Lengths, vocabulary: Vocabulary) -> list[dict[str, Any]]:
@@ -220,7 +227,7 @@ def _predict(parts: Parts, task: TaskExamples, settings: Evaluation, lengths: Le
                 f"task {task.name}: the scores of example {row} are not finite ({scores_C.tolist()}); the weights have diverged"
             )
         best = choices[row][int(np.argmax(scores_C))]
-        rows[row] |= {"prediction": best, "choices": list(choices[row]), "scores": [float(score) for score in scores_C]}
+        rows[row] |= {"prediction": best, "scores": [float(score) for score in scores_C]}
     texts = generate_texts(parts, [task.examples[row] for row in written], lengths=lengths, settings=settings, vocabulary=vocabulary)
     for row, text in zip(written, texts, strict=True):
         rows[row]["prediction"] = text

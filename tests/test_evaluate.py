@@ -25,6 +25,9 @@ def test_the_best_checkpoint_scores_what_training_measured(run, capsys):
     assert (found["checkpoint"], found["step"], found["split"]) == ("best", best["step"], "validation")
     assert (found["score"], found["metrics"]) == (best["score"], best["metrics"])
     assert found["examples"] == {"sentiment_review": 4, "word_reverse": 4}
+    for task, values in found["metrics"].items():
+        bounds = found["intervals"][task]
+        assert all(0 <= bounds[name][0] <= value <= bounds[name][1] <= 1 for name, value in values.items())
     assert rows(run / "predictions-best-validation.jsonl") == rows(run / "predictions.jsonl")
     assert json.loads((run / "evaluation-best-validation.json").read_text()) == found
 
@@ -32,7 +35,7 @@ def test_the_best_checkpoint_scores_what_training_measured(run, capsys):
 def test_latest_checkpoint_and_test_split_can_be_chosen_and_a_table_is_printed(run, capsys):
     evaluate.main([f"--workdir={run}", "--checkpoint=latest", "--split=test"])
     table = capsys.readouterr().out.splitlines()
-    assert table[0].split() == ["task", "examples", "metric", "value"]
+    assert table[0].split() == ["task", "examples", "metric", "value", "95%", "interval"]
     assert table[-1].startswith("score (latest, step 2, test)")
     assert len(rows(run / "predictions-latest-test.jsonl")) == 6
 

@@ -213,7 +213,8 @@ def test_generate_mode_ignores_the_choices_and_rank_mode_wants_them():
     rows = [example("ab c", "yes", answer_choices=("yes", "no")), example("ab c", "yes")]
     task = TaskExamples("t", rows, ("accuracy",))
     report = evaluation.evaluate(parts(), [task], settings=Evaluation(mode="generate"), lengths=LENGTHS, vocabulary=Letters())
-    assert report.predictions[0] == report.predictions[1]
+    assert report.predictions[0]["prediction"] == report.predictions[1]["prediction"]
+    assert "scores" not in report.predictions[0]
     with pytest.raises(UserError, match="task t: example 1 has no answer choices"):
         evaluation.evaluate(parts(), [task], settings=Evaluation(mode="rank"), lengths=LENGTHS, vocabulary=Letters())
 
