@@ -7,6 +7,7 @@ A file is YAML. Under `templates` stand templates by name or number: promptsourc
     labels: the names of the labels, in the order of the answer choices
     answer_choices, metrics: of templates that say none
     target: what follows a template that has no `|||`
+    references: all accepted targets, parted by `|||`, of templates that ask the original task
     turned_around: more templates, which ask for what the task gives (FLAN, Wei et al. 2021, section 2.1)
 
 YAML is read with a safe loader: a file can hold data only.
@@ -35,7 +36,7 @@ _METRICS = {
     "Pearson Correlation": ("pearson",),
     "Spearman Correlation": ("spearman",),
 }
-_FILE_KEYS = frozenset(("dataset", "subset", "fields", "labels", "answer_choices", "metrics", "target", "templates", "turned_around"))
+_FILE_KEYS = frozenset("dataset subset fields labels answer_choices metrics references target templates turned_around".split())
 _TEMPLATE_KEYS = frozenset(("id", "name", "reference", "jinja", "answer_choices", "metadata"))
 _METADATA_KEYS = frozenset(("choices_in_prompt", "languages", "metrics", "original_task", "turned_around"))
 
@@ -67,6 +68,8 @@ class TemplateSet:
         shown = {name: _at(row, self.columns.get(name, name), name, where) for name in fields if name not in self.constants}
         if self.labels:
             shown["label"] = self._label(shown["label"], where)
+        elif isinstance(label := shown.get("label"), str) and label.isdecimal():
+            shown["label"] = int(label)  # A column of a TSV file.
         return shown | dict(self.constants)
 
     def _label(self, value: Any, where: str) -> int:
@@ -141,15 +144,18 @@ def _template(name: str, entry: Any, content: Mapping[str, Any], path: str, turn
     if choices is not None and not isinstance(choices, str):
         raise UserError(f"{where}: 'answer_choices' is {choices!r}, wanted text 'one {SEPARATOR} other'; put it in quotes")
     named = metadata.get("metrics") or content.get("metrics") or ()
+    turned = turned or bool(metadata.get("turned_around"))
+    original = not turned and metadata.get("original_task") is not False
     own = [ours for metric in named for ours in _METRICS.get(metric, (metric,) if metric in metrics.METRICS else ())]
     template = Template(
         text,
         None,
         choices or None,
-        turned_around=turned or bool(metadata.get("turned_around")),
+        turned_around=turned,
         name=str(values.get("name") or name),
-        original_task=not turned and metadata.get("original_task") is not False,
+        original_task=original,
         metrics=tuple(dict.fromkeys(own)),
+        references=content.get("references") if original else None,
         where=path,
     )
     check_syntax(template)
@@ -233,8 +239,8 @@ BUNDLED: Mapping[str, _Entry] = {
     "wmt16_en_de": _translation("en", "de", ("English", "German")),
     "wmt14_fr_en": _translation("fr", "en", ("French", "English")),
     "wmt16_ro_en": _translation("ro", "en", ("Romanian", "English")),
-    "trivia_qa": _Entry("closed_book", {"reply": "answer.value"}),
-    "nq_open": _Entry("closed_book", {"reply": "answer.0"}),
-    "web_questions": _Entry("closed_book", {"reply": "answers.0"}),
+    "trivia_qa": _Entry("closed_book", {"reply": "answer.value", "accepted": "answer.aliases"}),
+    "nq_open": _Entry("closed_book", {"reply": "answer.0", "accepted": "answer"}),
+    "web_questions": _Entry("closed_book", {"reply": "answers.0", "accepted": "answers"}),
     "chain_of_thought": _Entry("chain_of_thought", {"reply": "answer"}),
 }

@@ -33,11 +33,15 @@ _FIELDS = "__fields__"
 
 @dataclasses.dataclass(frozen=True)
 class Rendered:
-    """One example as text: what the model reads, what it should write, and the choices it is ranked over (None: free text)."""
+    """One example as text: what the model reads, what it should write, the choices it is ranked over (None: free text).
+
+    `references` are all accepted texts where the template knows several.
+    """
 
     inputs: str
     targets: str
     answer_choices: tuple[str, ...] | None = None
+    references: tuple[str, ...] = ()
 
     @property
     def dropped(self) -> bool:
@@ -72,6 +76,7 @@ class Template:
       name: short, unique within its task.
       original_task: whether it asks what the data set was made for (promptsource); a template that is turned around does not.
       metrics: names in `prompt_tuning.data.metrics`; empty: the task's own.
+      references: in the full notation, one Jinja text `accepted ||| accepted` of all accepted targets; None where only the target is.
       where: the file it comes from, for messages.
     """
 
@@ -82,6 +87,7 @@ class Template:
     name: str = ""
     original_task: bool = True
     metrics: tuple[str, ...] = ()
+    references: str | None = None
     where: str = ""
 
     def __str__(self) -> str:
@@ -120,7 +126,7 @@ class Template:
         choices = None
         if self.answer_choices is not None:
             text = self.answer_choices if isinstance(self.answer_choices, str) else SEPARATOR.join(self.answer_choices)
-            choices = tuple(choice.strip() for choice in self._run(text, values).split(SEPARATOR))
+            choices = self._listed(text, values)
             made = {"options": options_block(choices)}
             label = values.get("label")
             if isinstance(label, int) and 0 <= label < len(choices):
@@ -129,7 +135,14 @@ class Template:
         parts = [_unescaped(part).strip() for part in self._run(self.inputs, values).split(SEPARATOR)]
         if len(parts) > 2:
             raise UserError(f"{self}: gave {len(parts)} parts, wanted two, 'input {SEPARATOR} target'; mend the template")
-        return self._checked(parts[0], parts[1] if len(parts) == 2 else "", None if choices is None else tuple(map(_unescaped, choices)))
+        rendered = self._checked(parts[0], parts[1] if len(parts) == 2 else "", choices and tuple(map(_unescaped, choices)))
+        if self.references is None or rendered.dropped:
+            return rendered
+        accepted = dict.fromkeys([rendered.targets, *map(_unescaped, self._listed(self.references, values))])
+        return dataclasses.replace(rendered, references=tuple(filter(None, accepted)))
+
+    def _listed(self, text: str, values: Mapping[str, Any]) -> tuple[str, ...]:
+        return tuple(entry.strip() for entry in self._run(text, values).split(SEPARATOR))
 
     def _checked(self, inputs: str, targets: str, choices: tuple[str, ...] | None) -> Rendered:
         rendered = Rendered(inputs, targets, choices)
@@ -200,8 +213,9 @@ def _compiled(source: str, where: str) -> jinja2.Template:
 def check_syntax(template: Template) -> None:
     """Raises UserError, naming file and template, where a template of the full notation is not Jinja."""
     _compiled(template.inputs, str(template))
-    if isinstance(template.answer_choices, str):
-        _compiled(template.answer_choices, str(template))
+    for text in (template.answer_choices, template.references):
+        if isinstance(text, str):
+            _compiled(text, str(template))
 
 
 @functools.lru_cache(maxsize=4096)

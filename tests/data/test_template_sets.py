@@ -123,7 +123,7 @@ def test_labels_change_the_target_and_every_field_is_read(name):
     for template in chosen.templates:
         texts = [(text.inputs, text.targets) for text in (template.render(row) for row in rows)]
         assert len(set(texts)) == len(texts), f"{template.name}: two rows with different labels give the same text"
-    for field in rows[0].keys() - {"label"}:
+    for field in rows[0].keys() - {"label", "accepted"}:
         text = str(rows[0][field] if isinstance(rows[0][field], str) else "")
         assert any(text in template.render(rows[0]).inputs + template.render(rows[0]).targets for template in chosen.templates), field
 
@@ -147,6 +147,22 @@ def test_rows_without_an_answer_are_dropped():
     }
     for name, row in unanswered.items():
         assert all(template.render(load(name).row(row)).dropped for template in load(name).templates), name
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [
+        ("squad", ("when they rest", "rest")),
+        ("trivia_qa", ("Shakespeare", "The Bard")),
+        ("nq_open", ("Shakespeare", "The Bard")),
+        ("record", ("Bo",)),
+        ("rte", ()),
+    ],
+)
+def test_every_accepted_answer_is_a_reference_of_what_asks_the_task(name, wanted):
+    for template in load(name).templates:
+        references = template.render(load(name).row(ROWS[name][0])).references
+        assert references == (() if template.turned_around else wanted)
 
 
 def test_templates_are_drawn_evenly_by_identity():

@@ -51,7 +51,8 @@ class Templated:
         except UserError as error:
             raise UserError(f"{where}: {error}") from error
         if not rendered.dropped:
-            yield Record(where, identity, TextRow(rendered.inputs, rendered.targets, rendered.answer_choices or ()), name)
+            references = rendered.references if len(rendered.references) > 1 else ()
+            yield Record(where, identity, TextRow(rendered.inputs, rendered.targets, rendered.answer_choices or (), references), name)
 
     @property
     def metrics(self) -> tuple[str, ...]:
