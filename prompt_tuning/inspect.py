@@ -12,6 +12,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from prompt_tuning import cli
+from prompt_tuning.data.features import T5_DELIMITERS
 
 if TYPE_CHECKING:
     from prompt_tuning.experiment import Experiment
@@ -73,7 +74,8 @@ class _NoVocabulary:
 
     @property
     def delimiters(self) -> Any:
-        return self.settings.delimiters
+        # Those of a tokenizer.json stand in the file; no parameter depends on them.
+        return T5_DELIMITERS
 
     def load(self) -> Any:
         return self
