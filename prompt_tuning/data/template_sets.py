@@ -36,7 +36,9 @@ _METRICS = {
     "Pearson Correlation": ("pearson",),
     "Spearman Correlation": ("spearman",),
 }
-_FILE_KEYS = frozenset("dataset subset fields labels answer_choices metrics references target templates turned_around".split())
+_FILE_KEYS = frozenset(
+    ("dataset", "subset", "fields", "labels", "answer_choices", "metrics", "references", "target", "templates", "turned_around")
+)
 _TEMPLATE_KEYS = frozenset(("id", "name", "reference", "jinja", "answer_choices", "metadata"))
 _METADATA_KEYS = frozenset(("choices_in_prompt", "languages", "metrics", "original_task", "turned_around"))
 

@@ -188,10 +188,8 @@ def test_templated_rows(tmp_path):
     assert all(row.answer_choices for row in evaluation)
     assert len({row.answer_choices for row in evaluation}) == 4
     assert Templated("rte").metrics == ("accuracy",)
-    own = Templated(
-        write(tmp_path, "own.yaml", "templates: {a: {jinja: '{{ premise }} ||| {{ answer_choices[label] }}', answer_choices: a ||| b}}")
-    )
-    assert [row.targets for row in rows(tsv, own)] == ["a", "b"] * 150, "a number in a TSV file is a label"
+    yaml = write(tmp_path, "own.yaml", "answer_choices: a ||| b\ntemplates: {t: '{{ premise }} ||| {{ answer_choices[label] }}'}")
+    assert [row.targets for row in rows(tsv, Templated(yaml))] == ["a", "b"] * 150, "a number in a TSV file is a label"
     squad = {"title": "T", "context": "C", "question": "Q", "answers": {"text": ["x", "y", "x"]}}
     assert rows(write(tmp_path, "q.jsonl", lines(squad)), Templated("squad"), EVALUATE)[0].references == ("x", "y")
     one = rows(tsv, Templated("rte", template="entail"))
