@@ -39,7 +39,7 @@ _METRICS = {
 _FILE_KEYS = frozenset(
     ("dataset", "subset", "fields", "labels", "answer_choices", "metrics", "references", "target", "templates", "turned_around")
 )
-_TEMPLATE_KEYS = frozenset(("id", "name", "reference", "jinja", "answer_choices", "metadata"))
+_TEMPLATE_KEYS = frozenset(("id", "name", "reference", "jinja", "answer_choices", "metadata", "task_template"))
 _METADATA_KEYS = frozenset(("choices_in_prompt", "languages", "metrics", "original_task", "turned_around"))
 
 
