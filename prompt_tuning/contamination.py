@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from prompt_tuning.experiment import Experiment
 
 # No model is run: any will do where none is given.
-_ANY_MODEL = (
+ANY_MODEL = (
     "from prompt_tuning.data import vocabularies",
     "from prompt_tuning.models import t5",
     "experiment.Experiment.model = @t5.T5Config()",
@@ -40,7 +40,7 @@ _ANY_MODEL = (
 
 def main(argv: list[str] | None = None) -> None:
     """The command."""
-    cli.main(_run, __doc__, extra_flags=_flags, fallbacks=FALLBACKS + _ANY_MODEL, argv=argv)
+    cli.main(_run, __doc__, extra_flags=_flags, fallbacks=FALLBACKS + ANY_MODEL, argv=argv)
 
 
 def _flags(parser: argparse.ArgumentParser) -> None:
