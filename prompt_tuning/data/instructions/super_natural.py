@@ -5,8 +5,8 @@ A task has `Definition` (a list of one text; a text in older files), `Positive E
 
 The encoding (section 5.1 and the released collator) is the definition, k positive and k negative examples, each with its explanation if
 asked for, and the instance. A full stop is added to whatever does not end in punctuation, and examples are taken while the whole fits.
-The target is one of the accepted texts, drawn. Deviation: the length is counted on the text that is read, where the released code counts
-one with more spaces.
+The target is one of the accepted texts, drawn. Deviations: the length is counted on the text that is read, where the released code counts
+one with more spaces; an empty explanation is left out, where the released code writes a full stop.
 """
 
 import dataclasses
@@ -19,6 +19,14 @@ from prompt_tuning.data.row_files import field, given_id, json_file, json_object
 from prompt_tuning.data.rows import TextRow
 from prompt_tuning.errors import UserError
 
+_ENCODINGS: tuple[dict[str, Any], ...] = (
+    {"definition": True, "positive": 0, "negative": 0, "explanations": False},
+    {"definition": False, "positive": 2, "negative": 0, "explanations": False},
+    {"definition": True, "positive": 2, "negative": 0, "explanations": False},
+    {"definition": True, "positive": 2, "negative": 2, "explanations": False},
+    {"definition": True, "positive": 2, "negative": 0, "explanations": True},
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class SuperNaturalInstructions:
@@ -29,6 +37,8 @@ class SuperNaturalInstructions:
       positive: most positive examples.
       negative: most negative examples.
       explanations: whether examples come with their explanations.
+      mixed: whether training draws one of five encodings for each instance, as Tk-Instruct was trained: the definition; two positive
+        examples; both; these with two negative examples; these with explanations. Evaluation keeps to the settings.
       input_tokens: examples are added while the whole has at most so many tokens, EOS included; None adds them all.
     """
 
@@ -36,6 +46,7 @@ class SuperNaturalInstructions:
     positive: int = 2
     negative: int = 0
     explanations: bool = False
+    mixed: bool = False
     input_tokens: int | None = 1024
 
     def items(self, path: str) -> Iterator[tuple[str, Any]]:
@@ -57,7 +68,10 @@ class SuperNaturalInstructions:
         question = field(instance, "input", where)
         identity = content_identity(reading, question)
         target = accepted[draw(identity, "reference", reading.seed, len(accepted)) if reading.training else 0]
-        row = TextRow(self.encode(task, question, where, reading), target.strip(), references=accepted if len(accepted) > 1 else ())
+        encoding = self
+        if self.mixed and reading.training:
+            encoding = dataclasses.replace(self, **_ENCODINGS[draw(identity, "encoding", reading.seed, len(_ENCODINGS))])
+        row = TextRow(encoding.encode(task, question, where, reading), target.strip(), references=accepted if len(accepted) > 1 else ())
         yield Record(where, identity, row, name)
 
     def encode(self, task: Mapping[str, Any], question: str, where: str, reading: Reading) -> str:

@@ -99,6 +99,17 @@ def test_a_reference_is_drawn_for_training_only(tmp_path):
     assert {row.targets for row in rows(path, SuperNaturalInstructions(), EVALUATE)} == {"a"}
 
 
+def test_training_draws_one_of_five_encodings(tmp_path):
+    many = TASK | {"Instances": [{"id": f"t-{n}", "input": str(n), "output": ["a"]} for n in range(500)]}
+    path = write(tmp_path, "t.json", many)
+    format = SuperNaturalInstructions(mixed=True)
+    kinds = [tuple(word in row.inputs for word in ("Definition", "Positive", "Negative", "Explanation")) for row in rows(path, format)]
+    wanted = {(1, 0, 0, 0), (0, 1, 0, 0), (1, 1, 0, 0), (1, 1, 1, 0), (1, 1, 0, 1)}
+    assert {tuple(map(int, kind)) for kind in kinds} == wanted
+    assert all(64 < kinds.count(tuple(map(bool, kind))) < 136 for kind in wanted), "100 each, four standard deviations of 9"
+    assert rows(path, format, EVALUATE) == rows(path, SuperNaturalInstructions(), EVALUATE)
+
+
 def published(task, instance, positive, negative, explanations):
     """The released collator's text, from its description: parts joined without a limit."""
 
