@@ -13,8 +13,14 @@ from prompt_tuning.data.decoder_vocabularies import TokenizerJson
 from prompt_tuning.data.vocabularies import Bytes
 from prompt_tuning.errors import UserError
 from prompt_tuning.experiment import Experiment
+from prompt_tuning.interop import adapter_files
+from prompt_tuning.interop.peft import to_adapter
+from prompt_tuning.methods.dora import Dora
+from prompt_tuning.methods.from_peft import FromPeft
 from prompt_tuning.methods.full import Full
+from prompt_tuning.methods.ia3 import IA3
 from prompt_tuning.methods.lora import Lora
+from prompt_tuning.methods.prefix import Prefix
 from prompt_tuning.methods.prompt import Prompt, Uniform
 from prompt_tuning.models.whisper import WhisperConfig
 from prompt_tuning.optimizers import AdamW
@@ -93,6 +99,39 @@ def test_what_is_trained_goes_back_to_transformers(published, tmp_path):
     close(wanted[counted], theirs(loaded, batch)[counted], 1e-4)
     assert interop.read_config(str(tmp_path)) == interop.read_config(str(published[0]))
     assert np.abs(wanted - theirs(published[1], batch)).max() > 1e-2
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing.*:FutureWarning")
+@pytest.mark.parametrize(
+    "method",
+    [Lora(rank=2, targets=(".*/(query|out|wi)",)), Dora(rank=2), IA3()],
+    ids=["lora", "dora", "ia3"],
+)
+def test_peft_computes_from_our_adapter_what_we_compute_and_it_comes_back(published, method, tmp_path):
+    peft = pytest.importorskip("peft")
+    import transformers
+
+    built = assembly.assemble(experiment_of(published[0], method))
+    rng = np.random.default_rng(0)
+    moved = jax.tree.map(lambda x: np.asarray(x + 0.1 * rng.normal(size=x.shape), np.float32), built.tuned)
+    model, batch = nnx.merge(built.graphdef, moved, built.frozen), batch_of()
+    adapter_files.write(tmp_path, to_adapter(model, method, base=str(published[0])))
+    base = transformers.WhisperForConditionalGeneration.from_pretrained(published[0], attn_implementation="eager")
+    loaded = peft.PeftModel.from_pretrained(base, str(tmp_path)).eval()
+    counted = batch["decoder_loss_weights"] > 0
+    found = np.asarray(model(batch))
+    close(found[counted], theirs(loaded.base_model.model, batch)[counted], 1e-4)
+    # The base has other logits.
+    assert np.abs(found - theirs(published[1], batch))[counted].max() > 1e-2
+    again = assembly.assemble(experiment_of(published[0], FromPeft(str(tmp_path))))
+    jax.tree.map(np.testing.assert_array_equal, again.tuned, moved)
+
+
+@pytest.mark.parametrize("method", [Prompt(length=3, initializer=Uniform()), Prefix(hidden=None)], ids=["prompt", "prefix"])
+def test_what_peft_cannot_put_on_it_is_named(published, method):
+    built = assembly.assemble(experiment_of(published[0], method))
+    with pytest.raises(UserError, match="PEFT has no .* for a model that hears"):
+        to_adapter(nnx.merge(built.graphdef, built.tuned, built.frozen), method)
 
 
 def test_training_it_by_the_command_is_refused_in_one_line(published, tmp_path):

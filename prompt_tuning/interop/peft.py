@@ -27,7 +27,7 @@ from flax import nnx
 from prompt_tuning import trainable
 from prompt_tuning.data.features import PromptLayout
 from prompt_tuning.errors import UserError
-from prompt_tuning.interop import decoders, huggingface
+from prompt_tuning.interop import decoders, huggingface, whisper
 from prompt_tuning.interop.adapter_files import CONFIG, WEIGHTS, Adapter
 from prompt_tuning.interop.sources import is_layered
 from prompt_tuning.methods import sites
@@ -39,6 +39,7 @@ from prompt_tuning.methods.pissa import Pissa
 from prompt_tuning.methods.prefix import Prefix
 from prompt_tuning.methods.prompt import Prompt, Uniform
 from prompt_tuning.models.layers import Linear, Tunable
+from prompt_tuning.models.whisper import Whisper
 
 _ROOT = "base_model.model."
 _PROMPT = "prompt_embeddings"
@@ -90,12 +91,11 @@ def to_adapter(model: nnx.Module, method: Method, *, base: str | None = None) ->
 
     Raises UserError for what PEFT cannot hold, and says why.
     """
-    encoder_decoder = hasattr(model, "encoder")
-    common = {
-        "base_model_name_or_path": base,
-        "inference_mode": True,
-        "task_type": "SEQ_2_SEQ_LM" if encoder_decoder else "CAUSAL_LM",
-    }
+    # PEFT's class for encoder-decoders hands on tokens, which a Whisper does not read: it is loaded without a task.
+    task_type = None if _hears(model) else "SEQ_2_SEQ_LM" if hasattr(model, "encoder") else "CAUSAL_LM"
+    common = {"base_model_name_or_path": base, "inference_mode": True, "task_type": task_type}
+    if _hears(model) and type(method) in (Prompt, Prefix):
+        raise UserError(f"PEFT has no {type(method).__name__.lower()} for a model that hears: export a prompt as --format=npy")
     if type(method) is Prompt:
         settings, entries = _write_prompt(model, method)
     elif type(method) is Prefix:
@@ -106,13 +106,22 @@ def to_adapter(model: nnx.Module, method: Method, *, base: str | None = None) ->
         entries = _apart(model, leaves)
         targets = _target_modules(entries, model)
         settings = _ia3_settings(entries, targets) if isinstance(method, IA3) else _lora_settings(method)
-        settings |= {"peft_type": kind, "target_modules": targets, "fan_in_fan_out": getattr(model, "positions", None) is not None}
+        settings |= {"peft_type": kind, "target_modules": targets, "fan_in_fan_out": _is_gpt2(model)}
     else:
         raise UserError(
             f"{type(method).__name__} has no like in PEFT; wanted prompt, prefix, P-tuning, residual prompt, LoRA, DoRA, PiSSA or IA3: "
             "export it merged (--format=huggingface) where it changes the base's weights"
         )
     return Adapter(common | settings, entries)
+
+
+def _hears(model: nnx.Module) -> bool:
+    return isinstance(model, Whisper)
+
+
+def _is_gpt2(model: nnx.Module) -> bool:
+    """Whether products are held as [in, out] there."""
+    return not _hears(model) and getattr(model, "positions", None) is not None
 
 
 # LoRA and IA3: a parameter of ours is one entry a layer.
@@ -151,7 +160,7 @@ def _base(model: nnx.Module) -> tuple[dict[str, Any], dict[str, tuple[str, ...]]
     # What stands below a kernel is its own affair: one in four bits is two arrays.
     others = {name: v for name, v in trainable.named_variables(model) if not isinstance(v, Tunable) and "/kernel/" not in name}
     params = others | kernels
-    entries = huggingface.entries if hasattr(model, "encoder") else decoders.entries
+    entries = whisper.entries if _hears(model) else huggingface.entries if hasattr(model, "encoder") else decoders.entries
     return params, {name: entries(name, params) for name in params}
 
 

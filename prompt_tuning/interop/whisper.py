@@ -48,6 +48,12 @@ def is_huggingface(entries: Mapping[str, Any]) -> bool:
     return any(f"{root}encoder.conv1.weight" in entries for root in _ROOTS)
 
 
+def entries(name: str, params: Mapping[str, Any]) -> tuple[str, ...]:
+    """Their names for a parameter of ours in a model with its head, one a layer or one; `params` are all parameters with their shapes."""
+    entry = f"{_ROOTS[0]}{_their_name(name)}"
+    return tuple(entry.format(i) for i in range(params[name].shape[0])) if is_layered(name) else (entry,)
+
+
 def recipes(source: Source, abstract: Mapping[str, Any]) -> tuple[dict[str, Recipe], dict[str, str]]:
     """For each parameter of a `Whisper` its recipe, and the entries that repeat another one (see `sources.fill`).
 
@@ -78,9 +84,9 @@ def to_huggingface(params: Mapping[str, np.ndarray], *, source_positions: int) -
     width = params["embed/embedding"].shape[1]
     out = {f"model.{_SINUSOIDS}": sinusoids(source_positions, width)}
     for name, value in params.items():
-        entry = f"model.{_their_name(name)}"
-        for i, part in enumerate(np.asarray(value) if is_layered(name) else [np.asarray(value)]):
-            out[entry.format(i)] = np.ascontiguousarray(part.T if name.endswith("/kernel") else part)
+        parts = np.asarray(value) if is_layered(name) else [np.asarray(value)]
+        for entry, part in zip(entries(name, params), parts, strict=True):
+            out[entry] = np.ascontiguousarray(part.T if name.endswith("/kernel") else part)
     return out
 
 
