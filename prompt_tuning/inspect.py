@@ -12,7 +12,6 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from prompt_tuning import cli
-from prompt_tuning.data.features import T5_DELIMITERS
 
 if TYPE_CHECKING:
     from prompt_tuning.experiment import Experiment
@@ -74,6 +73,8 @@ class _NoVocabulary:
 
     @property
     def delimiters(self) -> Any:
+        from prompt_tuning.data.features import T5_DELIMITERS
+
         # Those of a tokenizer.json stand in the file; no parameter depends on them.
         return T5_DELIMITERS
 

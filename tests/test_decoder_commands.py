@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from prompt_tuning import cli, convert, ensemble, evaluate, export, infer, interop, train
+from prompt_tuning import cli, convert, ensemble, evaluate, export, infer, inspect, interop, train
 from prompt_tuning.models.decoder_layers import DecoderConfig
 from tests.data.test_decoder_vocabularies import tokenizer_json
 from tests.interop import tiny_decoders as tiny
@@ -92,6 +92,12 @@ def test_a_prompt_behind_bos_is_no_adapter_of_peft(flags, runs, tmp_path, capsys
         export.main([f"--workdir={runs[0]}", "--format=peft", f"--target={tmp_path / 'adapter'}"])
     assert stop.value.code == 2
     assert "PEFT puts a prompt before BOS" in capsys.readouterr().err
+
+
+def test_a_published_size_is_inspected_without_weights_and_vocabulary(capsys):
+    inspect.main(["--gin_file=configs/models/llama_3_2_1b.gin", METHOD, "--gin.PROMPT_LENGTH=20", "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert (found["trained_parameters"], found["frozen_parameters"]) == (20 * 2048, 1_235_814_400)
 
 
 @pytest.mark.slow

@@ -3,7 +3,6 @@
 import logging
 import pathlib
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import seqio
@@ -89,13 +88,16 @@ class TokenizerVocabulary(seqio.Vocabulary):
         return self._tokenizer.decode([int(i) for i in ids if i < self._size], skip_special_tokens=True)
 
     def _encode_tf(self, s: tf.Tensor) -> tf.Tensor:
-        def ids(text: Any) -> np.ndarray:
-            text = text.item() if isinstance(text, np.ndarray) else text  # Bytes in a graph, an array of them outside.
-            return np.array(self._encode(text.decode("utf-8")), np.int32)
+        """Ids of a string, or of each of a batch as a ragged tensor."""
 
-        found = tf.numpy_function(ids, [s], tf.int32, stateful=False)
-        found.set_shape([None])
-        return found
+        def ids(texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            rows = [self._encode(text.decode("utf-8")) for text in texts]
+            return np.array([token for row in rows for token in row], np.int32), np.array([len(row) for row in rows], np.int64)
+
+        flat, lengths = tf.numpy_function(ids, [tf.reshape(s, [-1])], [tf.int32, tf.int64], stateful=False)
+        flat.set_shape([None])
+        lengths.set_shape([None])
+        return flat if s.shape.rank == 0 else tf.RaggedTensor.from_row_lengths(flat, lengths)
 
     def _decode_tf(self, ids: tf.Tensor) -> tf.Tensor:
         def text(rows: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ from prompt_tuning import assembly
 from prompt_tuning.data import features, mixtures, vocabularies
 from prompt_tuning.data.decoder_vocabularies import SentencePiece, TokenizerJson
 from prompt_tuning.data.features import Delimiters
+from prompt_tuning.data.tasks.pretraining import Pretraining
 from prompt_tuning.errors import UserError
 from prompt_tuning.models.decoder import DecoderConfig
 from tests.data.small import Numbered
@@ -152,6 +153,23 @@ def test_a_task_ends_targets_with_this_vocabularys_eos_and_inputs_not_at_all(kin
     prompt = features.PromptLayout(2, delimiters=settings.delimiters)
     [found] = features.unpack(features.layout([example], input_length=8, target_length=4, prompt=prompt), delimiters=settings.delimiters)
     assert vocabulary.decode(found["inputs"]) == "n 0" and vocabulary.decode(found["targets"]) == "0"
+
+
+@pytest.mark.parametrize("kind", ["sentencepiece", "json"])
+def test_text_without_end_is_cut_into_a_beginning_and_the_rest(kind, tmp_path):
+    """Whose documents are tokenized in batches."""
+    (tmp_path / "text.txt").write_text("\n\n".join(f"{first} {second}" for first in SENTENCES[:8] for second in SENTENCES[:5]))
+    source = Pretraining("prefix_lm", whole_documents=True, text_files=(str(tmp_path / "text.txt"),), file_share=1.0)
+    if kind == "json":
+        settings = TokenizerJson(str(tokenizer_json(tmp_path)))
+    else:
+        (tmp_path / "tokenizer.model").write_bytes(sentencepiece_model(**LLAMA))
+        settings = SentencePiece(str(tmp_path / "tokenizer.model"))
+    vocabulary, texts = settings.load(), (tmp_path / "text.txt").read_text().split("\n\n")
+    [task] = source.tasks(vocabulary)
+    for example in mixtures.evaluation_examples(task, "validation", 4, input_length=64, target_length=64):
+        assert example["targets"][-1] == settings.delimiters.eos and settings.delimiters.eos not in example["inputs"]
+        assert vocabulary.decode([*example["inputs"], *example["targets"][:-1]]) in texts
 
 
 def test_vocabularies_say_whether_they_have_sentinels(tmp_path):
