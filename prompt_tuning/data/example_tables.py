@@ -69,10 +69,10 @@ def example_table(task: "seqio.Task", split: str, with_choices: bool = False) ->
     def tokens(example: dict[str, Any]) -> dict[str, Any]:
         return {"inputs": example["inputs"], "targets": example["targets"]}
 
-    dataset = dataset_of(task, split).map(tokens)
+    dataset = dataset_of(task, split)
     ids: dict[str, list[np.ndarray]] = {"inputs": [], "targets": []}
     lengths: dict[str, list[np.ndarray]] = {"inputs": [np.zeros(1, np.int64)], "targets": [np.zeros(1, np.int64)]}
-    for chunk in dataset.ragged_batch(1024):
+    for chunk in dataset.map(tokens).ragged_batch(1024):
         for key in ids:
             ids[key].append(chunk[key].flat_values.numpy())
             lengths[key].append(chunk[key].row_lengths().numpy())
@@ -84,8 +84,8 @@ def example_table(task: "seqio.Task", split: str, with_choices: bool = False) ->
     vocabulary = task.output_features["targets"].vocabulary
     if with_choices:
         read = choices.Reader(vocabulary, title=title_of(task))
-        found = tuple(read(row, element) for row, element in enumerate(dataset_of(task, split).as_numpy_iterator()))
-    masks = loss_masks.of_elements(vocabulary, dataset_of(task, split), title=title_of(task))
+        found = tuple(read(row, element) for row, element in enumerate(dataset.as_numpy_iterator()))
+    masks = loss_masks.of_elements(vocabulary, dataset, title=title_of(task))
     return ExampleTable(whole["inputs"], splits["inputs"], whole["targets"], splits["targets"], found, masks)
 
 

@@ -10,6 +10,7 @@ import re
 import sys
 from typing import TYPE_CHECKING, Literal
 
+from prompt_tuning.data import row_files
 from prompt_tuning.data.instructions import chat_templates
 from prompt_tuning.data.instructions.alpaca import Alpaca
 from prompt_tuning.data.instructions.chain_of_thought import ChainOfThought
@@ -52,6 +53,7 @@ class Instructions:
       test_files: paths or glob patterns.
       validation_frac: without validation files, the share of the training files' examples that are kept from training for validation, by a
         hash of each.
+      held_out: a file of tasks' names, one a line, as Super-NaturalInstructions' splits are: training files called so are validation files.
       by_file: whether each file is a task of its own, as the files of Super-NaturalInstructions and P3 are.
       per_file: takes the first so many examples of each file; None takes all.
       num_train: takes so many training examples of each task, drawn with `seed`; None takes all.
@@ -73,6 +75,7 @@ class Instructions:
     validation_files: tuple[str, ...] = ()
     test_files: tuple[str, ...] = ()
     validation_frac: float = 0.0
+    held_out: str | None = None
     by_file: bool = False
     per_file: int | None = None
     num_train: int | None = None
@@ -133,13 +136,12 @@ class Instructions:
         Raises UserError for a pattern that matches nothing, no file at all, and two files of a task's name where each is a task.
         """
         found: dict[str, dict[str, tuple[str, ...]]] = collections.defaultdict(dict)
-        for split in SPLITS:
-            paths = self._files.paths(split)
+        for split, paths in self._paths_of_splits().items():
             if not self.by_file:
                 found[self.name] |= {split: paths} if paths else {}
                 continue
             for path in paths:
-                stem = pathlib.Path(path.removesuffix(".gz")).stem
+                stem = _stem(path)
                 name = f"{self.name}_{re.sub(r'[^0-9A-Za-z]+', '_', stem)}"
                 if split in found[name]:
                     raise UserError(f"{path}: another of {split.upper()}_FILES is called {stem!r} too; wanted a name each; rename one")
@@ -150,6 +152,16 @@ class Instructions:
         if not any(found.values()):
             raise UserError("no instruction data: wanted paths of files; set --gin.TRAIN_FILES=\"'data.jsonl'\" and FORMAT")
         return dict(found)
+
+    def _paths_of_splits(self) -> dict[str, tuple[str, ...]]:
+        paths = {split: self._files.paths(split) for split in SPLITS}
+        if self.held_out is None:
+            return paths
+        names = {row_files.text(where, line).strip() for where, line in row_files.lines(self.held_out)}
+        kept = tuple(path for path in paths["train"] if _stem(path) not in names)
+        if kept == paths["train"]:
+            raise UserError(f"{self.held_out}: names none of TRAIN_FILES; wanted names of files, one a line, without suffix")
+        return paths | {"train": kept, "validation": (*paths["validation"], *(path for path in paths["train"] if path not in kept))}
 
     @property
     def task_names(self) -> tuple[str, ...]:
@@ -242,6 +254,10 @@ def _of_file(path: str, settings: Instructions, reading: Reading, counts: Counts
     if empty and settings.on_error == "raise":
         raise UserError(f"{path}: holds no example; wanted at least one; check the file, or leave it out with ON_ERROR='skip'")
     return here
+
+
+def _stem(path: str) -> str:
+    return pathlib.Path(path.removesuffix(".gz")).stem
 
 
 def _count_tokens(vocabulary: "seqio.Vocabulary", text: str) -> int:

@@ -8,7 +8,7 @@ import re
 import numpy as np
 import pytest
 
-from prompt_tuning import cli, train
+from prompt_tuning import cli, evaluation, train
 from prompt_tuning.data import features, mixtures
 from prompt_tuning.data.instructions.super_natural import SuperNaturalInstructions
 from prompt_tuning.data.instructions.templated import Templated
@@ -79,6 +79,25 @@ def test_each_file_a_task(tmp_path):
     np.testing.assert_allclose(rates, [0.5, 0.5])
 
 
+def test_tasks_of_a_list_are_held_out(tmp_path):
+    for word in ("one", "two", "three"):
+        write(tmp_path, f"{word}.jsonl", alpaca(4, word))
+    (tmp_path / "split.txt").write_text("two\nabsent\n")
+    settings = {"name": "t", "train_files": str(tmp_path / "*.jsonl"), "by_file": True}
+    source = Instructions(**settings, held_out=str(tmp_path / "split.txt"))
+    assert {name: tuple(splits) for name, splits in source.paths().items()} == {
+        "t_one": ("train",),
+        "t_three": ("train",),
+        "t_two": ("validation",),
+    }
+    lengths = evaluation.Lengths(input_length=20, target_length=8)
+    (found,) = evaluation.task_examples(source, BYTES.load(), settings=evaluation.Evaluation(), lengths=lengths)
+    assert found.name == "t_two" and len(found.examples) == 4
+    (tmp_path / "split.txt").write_text("absent\n")
+    with pytest.raises(UserError, match=r"split\.txt: names none of TRAIN_FILES"):
+        source.paths()
+
+
 def test_exemplars_come_from_training_and_never_from_the_example(tmp_path):
     source = Instructions(train_files=write(tmp_path, "a.jsonl", alpaca(40)), validation_frac=0.2, exemplars=2)
     training = {text.rsplit("\n\n", 1)[1] for text in texts(source, "train")}
@@ -135,6 +154,9 @@ def test_skipped_rows_are_told(tmp_path, capsys):
         texts(Instructions(train_files=path), "train")
     assert len(texts(Instructions(train_files=path, on_error="skip"), "train")) == 3
     assert "note: instructions, train: 4 rows, 1 skipped (the first: " in capsys.readouterr().err
+    (task,) = Instructions(train_files=path, on_error="skip", name="again").tasks(BYTES.load())
+    mixtures.example_table(task, "train")
+    assert capsys.readouterr().err.count("note: again") == 1, "the files are read once"
     write(tmp_path, "a.jsonl", [{"instruction": "x"}])
     with pytest.raises(UserError, match="the files hold no example for train: 1 rows, 1 skipped"):
         texts(Instructions(train_files=path, on_error="skip"), "train")
