@@ -94,6 +94,7 @@ def mixing_rates(source: Source, sizes: Sequence[int | None]) -> np.ndarray:
       sizes: the number of training examples of each task; None for one without end, which only `equal` and given weights can mix. One of
         none, which is there to be evaluated on, is never drawn.
     """
+    source = getattr(source, "mixed", source)  # What `provenance.HeldOut` leaves of a mixture is mixed as it was.
     if not isinstance(source, Mixture):
         return _proportional(sizes, None, 1.0)
     if source.rates == "proportional":
@@ -105,6 +106,7 @@ def mixing_rates(source: Source, sizes: Sequence[int | None]) -> np.ndarray:
     for inner, weight in zip(source.sources, source.rates, strict=True):
         count = len(inner.task_names)
         part = sizes[start : start + count]
+        inner = getattr(inner, "mixed", inner)
         within = mixing_rates(inner, part) if isinstance(inner, Mixture) else _proportional(part, source.cap, source.temperature)
         shares.append(float(weight) * within)
         start += count

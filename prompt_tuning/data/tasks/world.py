@@ -6,6 +6,7 @@ import hashlib
 import itertools
 from typing import TYPE_CHECKING, Literal
 
+from prompt_tuning.data.provenance import Provenance
 from prompt_tuning.data.rows import SPLITS, TextRow
 from prompt_tuning.data.templates import Template
 from prompt_tuning.data.world import catalogue
@@ -84,6 +85,11 @@ class World:
     def task_names(self) -> tuple[str, ...]:
         """The names of the tasks in reports."""
         return tuple(task.name for task in self.world_tasks())
+
+    @property
+    def provenance(self) -> tuple[Provenance, ...]:
+        """Where the tasks are from, for `provenance.HeldOut`: the tasks of a cluster are drawn from one lexicon."""
+        return tuple(Provenance(task.cluster, (f"world/{task.cluster}",)) for task in self.world_tasks())
 
     def tasks(self, vocabulary: "seqio.Vocabulary") -> "list[TextTask]":
         """The SeqIO tasks; see `mixtures.Source`."""
