@@ -1,8 +1,8 @@
 """Where a task's data is from, and mixtures that hold out clusters of tasks with everything that shares their data.
 
 FLAN (Wei et al. 2021, arXiv:2109.01652, section 2.2) evaluates a cluster of tasks with a model that saw none of it, and leaves related
-clusters out as well. Names of clusters alone let data through: QNLI asks about SQuAD's paragraphs, BoolQ's questions are Natural Questions',
-ReCoRD is made of CNN / Daily Mail. So a task is left out too where it shares a source with a held-out task.
+clusters out as well. Names of clusters alone let data through: QNLI asks about SQuAD's paragraphs, BoolQ's questions are those of Natural
+Questions, ReCoRD is made of CNN / Daily Mail. So a task is left out too where it shares a source with a held-out task.
 """
 
 import dataclasses
