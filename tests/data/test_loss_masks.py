@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 import string
 
 import numpy as np
@@ -10,10 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prompt_tuning import losses
-from prompt_tuning.data import features, loss_masks, mixtures, seqio_vocabularies, text_tasks, vocabularies
+from prompt_tuning.data import example_tables, features, loss_masks, mixtures, seqio_vocabularies, text_tasks, vocabularies
 from prompt_tuning.data.features import Delimiters, PromptLayout
 from prompt_tuning.data.instructions.chat_templates import TEMPLATES, Message
+from prompt_tuning.data.instructions.rendered import Rendered
 from prompt_tuning.data.rows import TextRow
+from prompt_tuning.data.tasks.instructions import Instructions
 from prompt_tuning.errors import UserError
 from tests.data.small import BYTES
 from tests.interop import tiny_decoders
@@ -69,6 +72,28 @@ def test_tokens_and_mask_of_a_tokenizer_are_those_of_transformers(tokenizer_file
         assert not any(mask[: len(inputs)])
 
     check()
+
+
+def test_a_turns_mark_that_is_the_vocabularys_eos_stands_once(tokenizer_file, tmp_path):
+    turns = [{"role": role, "content": "yes"} for role in ("user", "assistant", "user", "assistant")]
+    (tmp_path / "c.jsonl").write_text(json.dumps({"messages": turns}) + "\n")
+    (tmp_path / "r.jsonl").write_text(json.dumps({"prompt": "so?", "completion": "no", "choices": ["no", "yes"]}) + "\n")
+    ends = {"<|im_end|>": 1, "<|endoftext|>": 2}
+    found = {}
+    for name, eos in ends.items():
+        vocabulary = seqio_vocabularies.TokenizerVocabulary(
+            str(tokenizer_file), eos, Delimiters(eos=eos, pad=2, start=None, inputs_end=False)
+        )
+        chat = Instructions(name=f"chat{eos}", format="chat", train_files=str(tmp_path / "c.jsonl"), chat="chatml")
+        (found[name],) = (example_tables.example_table(task, "train")[0] for task in chat.tasks(vocabulary))
+        ranked = Rendered(choices_field="choices")
+        rows = Instructions(name=f"rows{eos}", format=ranked, train_files=str(tmp_path / "r.jsonl"), chat="chatml").tasks(vocabulary)
+        (example,) = mixtures.evaluation_examples(rows[0], "train")
+        mark = "" if eos == 1 else "<|im_end|>"
+        assert (example["targets_pretokenized"], example["answer_choices"]) == (f"no{mark}", (f"no{mark}", f"yes{mark}"))
+    assert found["<|endoftext|>"]["targets"].tolist() == [*found["<|im_end|>"]["targets"].tolist(), 2]
+    assert found["<|endoftext|>"]["loss_mask"].tolist() == [*found["<|im_end|>"]["loss_mask"].tolist(), True]
+    assert found["<|im_end|>"]["loss_mask"][-1]
 
 
 def test_bytes_count_where_their_letter_does():

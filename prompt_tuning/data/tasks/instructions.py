@@ -20,6 +20,7 @@ from prompt_tuning.data.instructions.record import Counts, Format, Reading, Reco
 from prompt_tuning.data.instructions.rendered import Rendered
 from prompt_tuning.data.instructions.super_natural import SuperNaturalInstructions
 from prompt_tuning.data.instructions.variations import inverted, with_options
+from prompt_tuning.data.loss_masks import token_offsets
 from prompt_tuning.data.rows import SPLITS, TextRow
 from prompt_tuning.data.tasks.files import Files
 from prompt_tuning.errors import UserError
@@ -205,10 +206,13 @@ def text_rows(
             input_tokens=settings.input_tokens,
             count_tokens=functools.partial(_count_tokens, vocabulary),
         )
-    if settings.chat is None or isinstance(settings._format, Chat):
-        return [record.row for record in found]
+    rows = [record.row for record in found]
+    if settings.chat is None:
+        return rows
     template = chat_templates.load(settings.chat)
-    return [wrapped(template, record.row) for record in found]
+    if not isinstance(settings._format, Chat):
+        rows = [wrapped(template, row) for row in rows]
+    return [_without_end(row, vocabulary) for row in rows]
 
 
 def _examples(
@@ -254,6 +258,21 @@ def _of_file(path: str, settings: Instructions, reading: Reading, counts: Counts
     if empty and settings.on_error == "raise":
         raise UserError(f"{path}: holds no example; wanted at least one; check the file, or leave it out with ON_ERROR='skip'")
     return here
+
+
+def _without_end(row: TextRow, vocabulary: "seqio.Vocabulary") -> TextRow:
+    """A row whose texts do not end with the vocabulary's own EOS, which is appended later: of a model whose EOS ends its turns."""
+    if (end := _end(row.targets, vocabulary)) is None:
+        return row
+    choices = tuple(choice[: _end(choice, vocabulary)] for choice in row.answer_choices)
+    spans = tuple((begin, min(stop, end)) for begin, stop in row.loss_spans)
+    return dataclasses.replace(row, targets=row.targets[:end], answer_choices=choices, loss_spans=spans)
+
+
+def _end(text: str, vocabulary: "seqio.Vocabulary") -> int | None:
+    """Where the EOS that a text spells out at its end begins; None where it spells none."""
+    ids = vocabulary.encode(text)
+    return token_offsets(vocabulary, text)[-1][0] if ids and ids[-1] == vocabulary.eos_id else None
 
 
 def _stem(path: str) -> str:
