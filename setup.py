@@ -13,7 +13,7 @@ _README = _ROOT / "README.md"
 setuptools.setup(
     name="prompt_tuning",
     version=_VERSION,
-    description="Prompt tuning and instruction tuning of T5 in JAX",
+    description="Prompt tuning and instruction tuning of T5 and decoder-only models in JAX",
     long_description=_README.read_text() if _README.exists() else "",
     long_description_content_type="text/markdown",
     license="Apache-2.0",
