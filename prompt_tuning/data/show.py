@@ -104,28 +104,29 @@ def token_text(vocabulary: Any, token: int, delimiters: Delimiters) -> str:
 
 
 def pieces(batch: Batch, row: int, side: Literal["encoder", "decoder"], *, vocabulary: Any, layout: PromptLayout) -> tuple[Piece, ...]:
-    """One side of a row of a batch; of the decoder what it is asked for, where it is asked for anything, else what it reads."""
+    """One side of a row of a batch: what it reads, and at the end of each of a decoder's segments the token that it is still asked for."""
     tokens, segments = batch[f"{side}_input_tokens"][row], batch[f"{side}_segment_ids"][row]
     slots = batch[f"{side}_prompt_slots"][row] if f"{side}_prompt_slots" in batch else np.full(len(tokens), TOKEN_SLOT)
-    weights = np.zeros(len(tokens))
-    if side == "decoder":
-        weights = batch["decoder_loss_weights"][row]
-        tokens = np.where(weights > 0, batch["decoder_target_tokens"][row], tokens)
-    delimiters = layout.delimiters
+    # A token is asked for at the position before it.
+    asked = batch["decoder_loss_weights"][row] > 0 if side == "decoder" else np.zeros(len(tokens), bool)
+
+    def said(token: int) -> str:
+        return token_text(vocabulary, int(token), layout.delimiters)
 
     def each() -> Iterator[Piece]:
-        for position, token in enumerate(tokens):
-            segment = int(segments[position])
-            if weights[position] > 0:
-                yield Piece(token_text(vocabulary, int(token), delimiters), "loss", segment)
-            elif segment == 0:
+        for position, (token, segment, slot) in enumerate(zip(tokens, segments.tolist(), slots, strict=True)):
+            first = position == 0 or segments[position - 1] != segment
+            last = position == len(tokens) - 1 or segments[position + 1] != segment
+            if segment == 0:
                 yield Piece("", "padding", 0)
-            elif slots[position] != TOKEN_SLOT:
-                yield Piece(str(slots[position]), "prompt", segment)
-            elif side == "decoder" and token == delimiters.start:
+            elif slot != TOKEN_SLOT:
+                yield Piece(str(slot), "prompt", segment)
+            elif side == "decoder" and token == layout.delimiters.start and (first or slots[position - 1] != TOKEN_SLOT):
                 yield Piece("<start>", "read", segment)
             else:
-                yield Piece(token_text(vocabulary, int(token), delimiters), "read", segment)
+                yield Piece(said(token), "loss" if not first and asked[position - 1] else "read", segment)
+            if last and asked[position]:
+                yield Piece(said(batch["decoder_target_tokens"][row, position]), "loss", segment)
 
     return tuple(_runs(each()))
 

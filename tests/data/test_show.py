@@ -36,8 +36,8 @@ def test_prompt_tokens_end_and_padding_are_told_apart() -> None:
         *(show.Piece(text, "read", 1) for text in ("a", "b", "</s>")),
         show.Piece("[57 padding]", "padding", 0),
     )
-    decoder = (show.Piece("c", "loss", 1), show.Piece("</s>", "loss", 1), show.Piece("[38 padding]", "padding", 0))
-    assert shown(batch, "decoder", layout) == decoder
+    decoder = [show.Piece(text, kind, 1) for text, kind in (("<start>", "read"), ("c", "loss"), ("</s>", "loss"))]
+    assert shown(batch, "decoder", layout) == (*decoder, show.Piece("[38 padding]", "padding", 0))
 
 
 @settings(max_examples=40, deadline=None)
@@ -57,7 +57,8 @@ def test_every_position_of_a_packed_row_is_shown_once(texts: list, lengths: tupl
         for piece in runs:
             inside = piece.text.strip("[]").split()
             counted[piece.kind] += int(inside[0]) if piece.kind == "padding" else int(np.ptp([int(n) for n in inside[1].split("-")])) + 1
-        assert sum(counted.values()) + len(found) - len(runs) == width
+        # What a decoder is asked for last stands behind what it reads.
+        assert sum(counted.values()) + len(found) - len(runs) == width + own * len(texts)
         by_segment = itertools.groupby((piece for piece in found if piece.segment), key=lambda piece: piece.segment)
         for (_, segment), pair in zip(by_segment, texts, strict=True):
             kind = "loss" if side == "decoder" else "read"
@@ -68,7 +69,13 @@ def test_every_position_of_a_packed_row_is_shown_once(texts: list, lengths: tupl
 def test_a_loss_mask_shows_what_is_read_only() -> None:
     row = example("q", "abc") | {"loss_mask": [True, False, False, True]}
     found = shown(laid([row]), "decoder")
-    assert [piece.kind for piece in found if piece.segment] == ["loss", "read", "read", "loss"]
+    assert [(piece.text, piece.kind) for piece in found if piece.segment] == [
+        ("<start>", "read"),
+        ("a", "loss"),
+        ("b", "read"),
+        ("c", "read"),
+        ("</s>", "loss"),
+    ]
 
 
 def test_lengths_are_counted_binned_and_cut() -> None:
