@@ -10,7 +10,7 @@ Letters: R runs, N examples or groups, K resamples.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from prompt_tuning.data import metrics
 RESAMPLES = 1000
 LEVEL = 0.95
 # The mean over examples of what each is worth alone; the others are computed anew for each resample.
-_MEANS = ("accuracy", "exact_match", "squad_f1", "rouge1", "rouge2", "rougeL", "referent_accuracy")
+_MEANS = ("accuracy", "exact_match", "tk_exact_match", "squad_f1", "rouge1", "rouge2", "rougeL", "referent_accuracy")
 
 Example = Mapping[str, Any]
 Predictions = Sequence[str]
@@ -87,6 +87,40 @@ def compare(
     # As many digits as scores have: an exchange that changes nothing is as large as what was observed.
     as_large = np.sum(np.abs(differences) >= abs(difference.value) - 1e-12)
     return Comparison(one, other, difference, float((as_large + 1) / (resamples + 1)))
+
+
+def of_several(
+    metric: str,
+    told: Sequence[tuple[Sequence[Example], Predictions]],
+    statistics: Sequence[Callable[[np.ndarray], Any]],
+    *,
+    resamples: int = RESAMPLES,
+    level: float = LEVEL,
+    seed: int = 0,
+) -> list[Interval]:
+    """Statistics of several scores, such as the median over templates, with intervals over the examples; the templates are taken as given.
+
+    Args:
+      metric: a name in `metrics`.
+      told: the examples of each score and a prediction for every one. Where all are as many they are resampled together: the same rows in
+        the same order, told in several ways.
+      statistics: functions of the scores, float64 [scores], that give a number.
+      resamples: how many.
+      level: as of `interval`.
+      seed: of the draws.
+    """
+    every = [_Scores(metric, examples, [[predictions]]) for examples, predictions in told]
+    alone = np.zeros(1, np.int64)
+    rng = np.random.default_rng([seed, 0])
+
+    def scores(shares_N: np.ndarray) -> np.ndarray:
+        return np.array([each.drawn(alone, (shares_N[: each.units] * each.units).astype(np.int64))[0] for each in every])
+
+    most = max(each.units for each in every)
+    whole = np.array([each.drawn(alone, np.arange(each.units))[0] for each in every])
+    drawn = [scores(rng.random(most)) for _ in range(resamples)]
+    bounds = [np.quantile([statistic(each) for each in drawn], [(1 - level) / 2, (1 + level) / 2]) for statistic in statistics]
+    return [Interval(float(statistic(whole)), float(low), float(high)) for statistic, (low, high) in zip(statistics, bounds, strict=True)]
 
 
 def as_examples(rows: Sequence[dict[str, Any]]) -> list[Example]:

@@ -55,6 +55,16 @@ def exact_match(targets: Sequence[Target], predictions: Sequence[str]) -> float:
     )
 
 
+def tk_exact_match(targets: Sequence[Target], predictions: Sequence[str]) -> float:
+    """The share of predictions that equal an accepted text, case, punctuation and runs of space apart.
+
+    Tk-Instruct's exact match (Wang et al. 2022, as its released scorer has it): SQuAD's, but that articles count.
+    """
+    return _mean(
+        max(float(_plain(prediction) == _plain(text)) for text in _texts(target)) for target, prediction in _pairs(targets, predictions)
+    )
+
+
 def squad_f1(targets: Sequence[Target], predictions: Sequence[str]) -> float:
     """SQuAD's F1: overlap of words, as bags, with the accepted text that fits best, averaged over examples (Rajpurkar et al. 2016)."""
     return _mean(max(_word_f1(text, prediction) for text in _texts(target)) for target, prediction in _pairs(targets, predictions))
@@ -132,6 +142,7 @@ METRICS: dict[str, Callable[[Sequence[Target], Sequence[str]], float]] = {
     "f1_macro": f1_macro,
     "f1_binary": f1_binary,
     "exact_match": exact_match,
+    "tk_exact_match": tk_exact_match,
     "squad_f1": squad_f1,
     "matthews": matthews,
     "pearson": pearson,
@@ -217,8 +228,12 @@ def seqio_metric(name: str) -> Callable[[Sequence[Target], Sequence[str]], dict[
 
 def squad_normalise(text: str) -> str:
     """Lower case, no punctuation, no articles (a, an, the), single spaces: what SQuAD's script compares."""
-    kept = "".join(letter for letter in text.lower() if letter not in string.punctuation)
-    return " ".join(re.sub(r"\b(a|an|the)\b", " ", kept).split())
+    return " ".join(re.sub(r"\b(a|an|the)\b", " ", _plain(text)).split())
+
+
+def _plain(text: str) -> str:
+    """Lower case, no punctuation, single spaces."""
+    return " ".join("".join(letter for letter in text.lower() if letter not in string.punctuation).split())
 
 
 def _word_f1(target: str, prediction: str) -> float:

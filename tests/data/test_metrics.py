@@ -1,6 +1,9 @@
 """Metrics on cases worked out by hand."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rouge_score import rouge_scorer
 
 from prompt_tuning.data import metrics
 from prompt_tuning.errors import UserError
@@ -28,6 +31,23 @@ def test_f1_binary_is_about_the_positive_class():
 def test_squad_normalisation():
     assert metrics.squad_normalise("The  Eiffel-Tower, a tower!") == "eiffeltower tower"
     assert metrics.exact_match(["the cat", "a dog"], ["Cat.", "dogs"]) == 0.5
+
+
+def test_tk_instruct_s_exact_match_counts_articles():
+    targets, predictions = ["the cat", "a dog", ("no", "New  York!")], ["Cat.", "A dog", "new york"]
+    assert metrics.exact_match(targets, predictions) == 1.0
+    assert metrics.tk_exact_match(targets, predictions) == pytest.approx(2 / 3)
+
+
+WORDS = st.lists(st.sampled_from(["the", "cats", "cat", "sat", "sitting,", "Sits.", "of", "runs", "running"]), max_size=6).map(" ".join)
+
+
+@given(st.lists(st.tuples(st.lists(WORDS, min_size=1, max_size=3), WORDS), min_size=1, max_size=4))
+def test_rouge_l_is_rouge_score_stemmed_with_the_best_reference(pairs):
+    scorer = rouge_scorer.RougeScorer(["rougeL"], use_stemmer=True)
+    wanted = [scorer.score_multi(accepted, said)["rougeL"].fmeasure for accepted, said in pairs]
+    found = metrics.rouge_l([accepted for accepted, _ in pairs], [said for _, said in pairs])
+    assert found == pytest.approx(sum(wanted) / len(wanted))
 
 
 def test_squad_f1_by_hand():

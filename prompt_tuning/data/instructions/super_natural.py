@@ -1,7 +1,8 @@
 """Super-NaturalInstructions (Wang et al. 2022, arXiv:2204.07705): a JSON file a task, encoded as Tk-Instruct reads it.
 
 A task has `Definition` (a list of one text; a text in older files), `Positive Examples` and `Negative Examples` (`input`, `output`,
-`explanation`) and `Instances` (`id`, which older files lack, `input`, `output`: the accepted texts).
+`explanation`) and `Instances` (`id`, which older files lack, `input`, `output`: the accepted texts). The first of its `Categories` is the
+group of its rows, by which `prompt_tuning.summarise` reports.
 
 The encoding (section 5.1 and the released collator) is the definition, k positive and k negative examples, each with its explanation if
 asked for, and the instance. A full stop is added to whatever does not end in punctuation, and examples are taken while the whole fits.
@@ -71,7 +72,8 @@ class SuperNaturalInstructions:
         encoding = self
         if self.mixed and reading.training:
             encoding = dataclasses.replace(self, **_ENCODINGS[draw(identity, "encoding", reading.seed, len(_ENCODINGS))])
-        row = TextRow(encoding.encode(task, question, where, reading), target.strip(), references=accepted if len(accepted) > 1 else ())
+        references = accepted if len(accepted) > 1 else ()
+        row = TextRow(encoding.encode(task, question, where, reading), target.strip(), references=references, group=_category(task))
         yield Record(where, identity, row, name)
 
     def encode(self, task: Mapping[str, Any], question: str, where: str, reading: Reading) -> str:
@@ -93,6 +95,13 @@ class SuperNaturalInstructions:
         if self.explanations and example.get("explanation"):
             parts.append(_stopped(f" Explanation: {field(example, 'explanation', where).strip()}"))
         return head + "\n".join(parts) + "\n\n"
+
+
+def _category(task: Mapping[str, Any]) -> str:
+    """The first of a task's categories, which some files give as a text; empty where it has none."""
+    given = task.get("Categories") or ""
+    first = given[0] if isinstance(given, list) else given
+    return first.strip() if isinstance(first, str) else ""
 
 
 def _answer(example: Mapping[str, Any], where: str) -> str:

@@ -52,6 +52,14 @@ def rows(path, format, reading=TRAIN, **settings):
 # Super-NaturalInstructions.
 
 
+@pytest.mark.parametrize(
+    ("given", "group"), [({"Categories": ["Word Analogy", "Other"]}, "Word Analogy"), ({"Categories": "Sentiment "}, "Sentiment"), ({}, "")]
+)
+def test_a_row_s_group_is_the_first_category_of_its_task(tmp_path, given, group):
+    path = write(tmp_path, "t.json", TASK | given)
+    assert {row.group for row in rows(path, SuperNaturalInstructions(), EVALUATE)} == {group}
+
+
 def test_the_encoding_of_tk_instruct(tmp_path):
     """As printed in the paper's appendix and made by the released code, written out by hand."""
     path = write(tmp_path, "t.json", TASK)
