@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prompt_tuning import decoding, evaluation_batches, losses, mixed_tasks
+from prompt_tuning import decoding, evaluation_batches, evaluation_rows, losses, mixed_tasks
 from prompt_tuning.data import metrics, mixtures
 from prompt_tuning.decoding import GREEDY, Decoding
 from prompt_tuning.errors import UserError
@@ -177,29 +177,10 @@ def _loss(
         raise UserError(
             f"task {task.name}: the loss of example {int(np.argmin(np.isfinite(sums)))} is not finite; the weights have diverged"
         )
-    rows = _rows(task, lengths, vocabulary)
+    rows = evaluation_rows.asked(task.name, task.examples, marks=lengths.prompt.delimiters, vocabulary=vocabulary)
     for row, log_likelihood, count in zip(rows, sums, counts, strict=True):
         row |= {"log_likelihood": float(log_likelihood), "target_tokens": int(count)}
     return rows, -float(np.sum(sums, dtype=np.float64) / np.sum(counts))
-
-
-def _rows(task: TaskExamples, lengths: Lengths, vocabulary: Vocabulary) -> list[dict[str, Any]]:
-    marks = lengths.prompt.delimiters
-
-    def text(example: Example, field: str) -> str:
-        found = example.get(f"{field}_pretokenized")
-        return (
-            vocabulary.decode(decoding.without_end(example[field], eos_ids=(marks.eos,), pad_id=marks.pad)) if found is None else str(found)
-        )
-
-    def kept(example: Example) -> dict[str, Any]:
-        named = {"choices": example.get("answer_choices"), "references": example.get("references"), "group": example.get("group")}
-        return {name: value if isinstance(value, str) else list(value) for name, value in named.items() if value}
-
-    return [
-        {"task": task.name, "inputs": text(example, "inputs"), "target": text(example, "targets"), **kept(example)}
-        for example in task.examples
-    ]
 
 
 def _predict(parts: Parts, task: TaskExamples, settings: Evaluation, lengths: Lengths, vocabulary: Vocabulary) -> list[dict[str, Any]]:
@@ -210,7 +191,7 @@ def _predict(parts: Parts, task: TaskExamples, settings: Evaluation, lengths: Le
         raise UserError(f"task {task.name}: example {row} has no answer choices to rank; set Evaluation.mode to 'auto' or 'generate'")
     ranked = [] if settings.mode == "generate" else [row for row, own in enumerate(choices) if own]
     written = sorted(set(range(len(task.examples))) - set(ranked))
-    rows = _rows(task, lengths, vocabulary)
+    rows = evaluation_rows.asked(task.name, task.examples, marks=lengths.prompt.delimiters, vocabulary=vocabulary)
     encode = functools.cache(lambda text: (*map(int, vocabulary.encode(text)), lengths.prompt.delimiters.eos))
     scores = score_choices(
         parts,
