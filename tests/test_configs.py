@@ -38,6 +38,7 @@ NEEDED = {
     ),
     "configs/data/instructions.gin": ("TRAIN_FILES = 'rows.jsonl'", "FORMAT = 'chat'", "CHAT = 'chatml'"),
     "configs/data/templated.gin": ("TRAIN_FILES = 'rows.tsv'", "TEMPLATES = 'sst2'"),
+    "configs/data/every_template.gin": ("TRAIN_FILES = 'rows.tsv'", "TEMPLATES = 'sst2'"),
     "configs/data/super_natural.gin": ("TRAIN_FILES = 'task.json'",),
 }
 
@@ -269,7 +270,8 @@ def test_data_files_train(path, tmp_path, monkeypatch):
     instances = [{"input": str(i), "output": [str(i % 2)]} for i in range(4)]
     task = {"Definition": ["Odd or even?"], "Positive Examples": [], "Negative Examples": [], "Instances": instances}
     (tmp_path / "task.json").write_text(json.dumps(task))
-    built = cli.load_experiment([MODEL, METHOD, path], ["BASE_CHECKPOINT = None", *NEEDED.get(path, ())], fallbacks=NO_DATA)
+    files = ["configs/data/templated.gin", path] if path == "configs/data/every_template.gin" else [path]  # It says what is added there.
+    built = cli.load_experiment([MODEL, METHOD, *files], ["BASE_CHECKPOINT = None", *NEEDED.get(path, ())], fallbacks=NO_DATA)
     fewer = {name: 4 for name in ("num_train", "num_validation", "num_test") if hasattr(built.data, name)}
     with mocked_downloads():
         check(tiny(built, data=dataclasses.replace(built.data, **fewer)))

@@ -13,6 +13,7 @@ from prompt_tuning.data import template_sets
 from prompt_tuning.data.instructions.record import Reading, Record, content_identity
 from prompt_tuning.data.row_files import given_id, json_object, json_rows, lines, text
 from prompt_tuning.data.rows import TextRow
+from prompt_tuning.data.templates import Template
 from prompt_tuning.errors import UserError
 
 
@@ -60,6 +61,13 @@ class Templated:
         found = [metric for template in self._set().templates if template.original_task for metric in template.metrics]
         return tuple(dict.fromkeys(found))
 
+    def asking(self) -> tuple[Template, ...]:
+        """The templates that ask the original task, the ones evaluation takes. Raises UserError where there is none."""
+        found = tuple(each for each in self._set().templates if each.original_task and not each.turned_around)
+        if not found:
+            raise UserError(f"{self.templates}: every template is turned around, wanted one that asks the original task; name one")
+        return found
+
     def _set(self) -> template_sets.TemplateSet:
         if not self.templates:
             raise UserError("Templated.templates: wanted a set's name or the path of a YAML file, got none; set TEMPLATES")
@@ -74,10 +82,7 @@ class Templated:
                 raise UserError(f"Templated.template: {self.templates} has no template {self.template!r}; wanted one of {there}")
             return named[0]
         turned = self.turned_around and reading.training
-        found = [template for template in chosen.templates if turned or (template.original_task and not template.turned_around)]
-        if not found:
-            raise UserError(f"{self.templates}: every template is turned around, wanted one that asks the original task; name one")
-        return template_sets.draw(found, identity, reading.seed)
+        return template_sets.draw(chosen.templates if turned else self.asking(), identity, reading.seed)
 
 
 def _table(path: str) -> Iterator[tuple[str, Any]]:

@@ -1,0 +1,51 @@
+"""The same rows told by each template of their set, every template a task of its own: for evaluation over templates.
+
+FLAN reports the mean over templates and the best on the dev split (Wei et al. 2021, section 3), T0 the median and the quartiles (Sanh et
+al. 2021, section 6). Templates that are turned around, or do not ask the original task, are left out, as in evaluation elsewhere. Whatever
+else is drawn for a row, such as its split, is drawn as where templates are drawn: what is held out from training there is held out here.
+"""
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from prompt_tuning.data.instructions.templated import Templated
+from prompt_tuning.data.tasks.instructions import Instructions
+from prompt_tuning.errors import UserError
+
+if TYPE_CHECKING:
+    import seqio
+
+    from prompt_tuning.data.text_tasks import TextTask
+
+
+@dataclasses.dataclass(frozen=True)
+class EveryTemplate:
+    """A source of tasks `TASK/TEMPLATE`.
+
+    Attributes:
+      data: rows in files whose format is `Templated`; its `template` is not asked for.
+    """
+
+    data: Instructions = dataclasses.field(default_factory=Instructions)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.data.format, Templated):
+            raise UserError(f"EveryTemplate.data: wanted the format Templated (configs/data/templated.gin), got {self.data.format!r}")
+
+    @property
+    def task_names(self) -> tuple[str, ...]:
+        """The names of the tasks, template after template."""
+        return tuple(f"{name}/{template}" for template, told in self._told() for name in told.task_names)
+
+    def tasks(self, vocabulary: "seqio.Vocabulary") -> "list[TextTask]":
+        """The SeqIO tasks; see `mixtures.Source`."""
+        return [task for _, told in self._told() for task in told.tasks(vocabulary)]
+
+    def _told(self) -> list[tuple[str, Instructions]]:
+        """The data as each template alone tells it."""
+        format = self.data.format
+        assert isinstance(format, Templated)
+        return [
+            (template.name, dataclasses.replace(self.data, format=dataclasses.replace(format, template=template.name)))
+            for template in format.asking()
+        ]
