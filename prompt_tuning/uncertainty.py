@@ -20,7 +20,10 @@ from prompt_tuning.data import metrics
 RESAMPLES = 1000
 LEVEL = 0.95
 # The mean over examples of what each is worth alone; the others are computed anew for each resample.
-_MEANS = ("accuracy", "exact_match", "tk_exact_match", "squad_f1", "rouge1", "rouge2", "rougeL", "referent_accuracy")
+_MEANS = (
+    *("accuracy", "exact_match", "tk_exact_match", "final_answer", "final_number", "squad_f1"),
+    *("rouge1", "rouge2", "rougeL", "referent_accuracy"),
+)
 
 Example = Mapping[str, Any]
 Predictions = Sequence[str]

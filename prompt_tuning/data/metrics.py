@@ -10,6 +10,7 @@ import string
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from prompt_tuning.data import final_answers
 from prompt_tuning.errors import UserError
 
 # One accepted text, or several.
@@ -62,6 +63,20 @@ def tk_exact_match(targets: Sequence[Target], predictions: Sequence[str]) -> flo
     """
     return _mean(
         max(float(_plain(prediction) == _plain(text)) for text in _texts(target)) for target, prediction in _pairs(targets, predictions)
+    )
+
+
+def final_answer(targets: Sequence[Target], predictions: Sequence[str]) -> float:
+    """The share of chains of thought whose final answer equals an accepted text's, as in `exact_match` (`final_answers.final_answer`)."""
+    accepted = [[final_answers.final_answer(text) for text in _texts(target)] for target in targets]
+    return exact_match(accepted, [final_answers.final_answer(prediction) for prediction in predictions])
+
+
+def final_number(targets: Sequence[Target], predictions: Sequence[str]) -> float:
+    """The share of chains of thought whose final number is an accepted text's (`final_answers.final_number`); without one, it is wrong."""
+    return _mean(
+        float((said := final_answers.final_number(prediction)) is not None and said in map(final_answers.final_number, _texts(target)))
+        for target, prediction in _pairs(targets, predictions)
     )
 
 
@@ -143,6 +158,8 @@ METRICS: dict[str, Callable[[Sequence[Target], Sequence[str]], float]] = {
     "f1_binary": f1_binary,
     "exact_match": exact_match,
     "tk_exact_match": tk_exact_match,
+    "final_answer": final_answer,
+    "final_number": final_number,
     "squad_f1": squad_f1,
     "matthews": matthews,
     "pearson": pearson,
