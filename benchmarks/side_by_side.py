@@ -57,6 +57,7 @@ def measure(module: str, what: Mapping[str, Any], folder: pathlib.Path) -> dict[
         environment |= {"JAX_PLATFORMS": "cuda", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
     else:
         environment |= {"JAX_PLATFORMS": "cpu", "OMP_NUM_THREADS": str(THREADS), "MKL_NUM_THREADS": str(THREADS)}
+        environment["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"  # Huge pages for both sides, as our commands ask for.
         cores = sorted(os.sched_getaffinity(0))[:THREADS]
         pin = lambda: os.sched_setaffinity(0, cores)  # noqa: E731
     if what.get("side") == "PyTorch":

@@ -58,7 +58,7 @@ def main(
     """
     parser = _parser(description, extra_flags)
     flags = parser.parse_args(_rewritten(sys.argv[1:] if argv is None else argv, parser))
-    environment.settle()
+    environment.settle(may_restart=argv is None)
     try:
         with reported():
             if not flags.gin_file and flags.workdir and (pathlib.Path(flags.workdir) / RUN_CONFIG).is_file():

@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--target", metavar="DIR", required=True, help="a new or empty folder")
     parser.add_argument("--dtype", choices=("bfloat16", "float32"), help="of the stored weights (default: the checkpoint's own)")
     flags = parser.parse_args(argv)
-    environment.settle()
+    environment.settle(may_restart=argv is None)
     with reported():
         print(convert(flags.source, flags.target, dtype=flags.dtype), file=sys.stderr)
 

@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--base", help="another checkpoint of that base")
     parser.add_argument("--rows", type=int, default=300, help="test rows of each task and domain (default 300)")
     flags = parser.parse_args(argv)
-    environment.settle()
+    environment.settle(may_restart=argv is None)
     with reported():
         print(scoring.aligned([("task", "chance", "in domain", "out of domain"), *probe(flags.model, flags.base, flags.rows)]))
 

@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--base", help="another checkpoint of that base")
     parser.add_argument("--tasks", nargs="*", help="only these tasks")
     flags = parser.parse_args(argv)
-    environment.settle()
+    environment.settle(may_restart=argv is None)
     with reported():
         run(flags)
 

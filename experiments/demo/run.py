@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, help="steps of every training run (default: configs/runs/demo.gin)")
     parser.add_argument("--model", default="t5_mini", help="the bundled base: t5_mini or t5_nano (default t5_mini)")
     flags = parser.parse_args(argv)
-    environment.settle()
+    environment.settle(may_restart=argv is None)
     try:
         with reported():
             run(pathlib.Path(flags.workdir), seeds=flags.seeds, steps=flags.steps, model=flags.model)

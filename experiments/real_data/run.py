@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=300, help="steps of each run (default 300)")
     parser.add_argument("--model", default="t5_mini", help="the base: a file in configs/models (default t5_mini)")
     flags = parser.parse_args(argv)
-    environment.settle()
+    environment.settle(may_restart=argv is None)
     with reported():
         run(flags)
 
