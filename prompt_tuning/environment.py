@@ -1,8 +1,8 @@
 """What a process settles before JAX and TensorFlow are imported: quiet logs, a compilation cache, and how large blocks of memory come.
 
 XLA on a CPU takes the temporaries of a step afresh each time, in one block of up to gigabytes. Given back and taken anew in pages of 4 kB
-it costs a tenth to a third of a step; kept by glibc it is soon cut up by small blocks, and then there are two or three of it. In huge pages,
-of 2 MB, it can be given back: tuning a prompt on T5 v1.1 small, 16 x 512/32, takes 7 GB and not 19, at the same speed.
+it costs a tenth to a third of a step; kept by glibc it is soon cut up by small blocks, and then there are two or three of it. In huge
+pages, of 2 MB, it can be given back: tuning a prompt on T5 v1.1 small, 16 x 512/32, takes 7 GB and not 19, at the same speed.
 """
 
 import contextlib
