@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from prompt_tuning import decoding, evaluation_batches, evaluation_rows, losses, mixed_tasks
-from prompt_tuning.data import metrics, mixtures
+from prompt_tuning.data import final_answers, metrics, mixtures
 from prompt_tuning.decoding import GREEDY, Decoding
 from prompt_tuning.errors import UserError
 from prompt_tuning.evaluation_batches import Lengths
@@ -59,6 +59,8 @@ class Evaluation:
       max_tokens: most generated tokens, the end token included; None takes the target length.
       decoding: how tokens are chosen and where a text ends.
       seed: of sampling; example i draws from a key of its own.
+      samples: texts drawn for an example that is not ranked; the prediction is one that concludes what most do (self-consistency, Wang et
+        al. 2022, arXiv:2203.11171). Above 1 it wants a temperature.
     """
 
     batch_size: int = 32
@@ -70,15 +72,18 @@ class Evaluation:
     max_tokens: int | None = None
     decoding: Decoding = GREEDY
     seed: int = 0
+    samples: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "max_examples", "max_tokens"):
+        for name in ("batch_size", "max_examples", "max_tokens", "samples"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"Evaluation.{name}: wanted at least 1, got {value}")
         for name, allowed in (("mode", ("auto", "rank", "generate", "loss")), ("normalisation", ("sum", "length"))):
             if getattr(self, name) not in allowed:
                 raise UserError(f"Evaluation.{name}: wanted one of {', '.join(allowed)}, got {getattr(self, name)!r}")
+        if self.samples > 1 and self.decoding.temperature == 0:
+            raise UserError(f"Evaluation.samples: wanted 1 where nothing is drawn, got {self.samples}; set Decoding.temperature above 0")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -209,9 +214,13 @@ def _predict(parts: Parts, task: TaskExamples, settings: Evaluation, lengths: Le
             )
         best = choices[row][int(np.argmax(scores_C))]
         rows[row] |= {"prediction": best, "scores": [float(score) for score in scores_C]}
-    texts = generate_texts(parts, [task.examples[row] for row in written], lengths=lengths, settings=settings, vocabulary=vocabulary)
-    for row, text in zip(written, texts, strict=True):
-        rows[row]["prediction"] = text
+    repeated = [task.examples[row] for row in written for _ in range(settings.samples)]
+    texts = generate_texts(parts, repeated, lengths=lengths, settings=settings, vocabulary=vocabulary)
+    for place, row in enumerate(written):
+        drawn = texts[place * settings.samples : (place + 1) * settings.samples]
+        rows[row]["prediction"] = final_answers.majority(drawn, numbers=task.metrics[:1] == ("final_number",))
+        if settings.samples > 1:
+            rows[row]["samples"] = drawn
     return rows
 
 

@@ -1,5 +1,6 @@
 """Scores are those of the plain model, whatever the batch and the padding; what is ranked and what is generated; what a report holds."""
 
+import dataclasses
 import functools
 
 import jax
@@ -249,3 +250,20 @@ def test_settings_out_of_range_are_errors_that_name_the_field(field, value):
 def test_a_task_without_examples_is_an_error():
     with pytest.raises(UserError, match="task empty: no example"):
         TaskExamples("empty", [], ("accuracy",))
+
+
+def test_of_several_samples_the_majority_is_the_prediction_whatever_the_batch():
+    settings = Evaluation(batch_size=4, samples=5, decoding=Decoding(temperature=3.0), max_tokens=1)
+    task = TaskExamples("t", examples(3), ("final_answer",))
+    found, other = (
+        evaluation.evaluate(parts(), [task], settings=each, lengths=LENGTHS, vocabulary=Letters()).predictions
+        for each in (settings, dataclasses.replace(settings, batch_size=7))
+    )
+    assert found == other
+    for row in found:
+        assert len(row["samples"]) == 5
+        said = [text for text in row["samples"] if text.strip(" ?")] or row["samples"]  # A mark alone concludes nothing.
+        assert said.count(row["prediction"]) == max(map(said.count, said))
+    assert any(len(set(row["samples"])) > 1 for row in found), "each sample draws from a key of its own"
+    with pytest.raises(UserError, match=r"Evaluation.samples: wanted 1 where nothing is drawn, got 5"):
+        Evaluation(samples=5)

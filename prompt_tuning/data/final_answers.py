@@ -4,8 +4,10 @@ Chains of thought close with "The answer is X." (Wei et al. 2022, arXiv:2201.119
 al. 2021, arXiv:2110.14168). Where a text has neither, its last number counts.
 """
 
+import collections
 import decimal
 import re
+from collections.abc import Sequence
 
 _MARK = re.compile(r"(?:\bthe answer is\b|####)\s*:?", re.IGNORECASE)
 # 5, 1,200, .5, -3.25; a minus right after a number is no sign, and the digits of a name (x5) are no number.
@@ -26,3 +28,20 @@ def final_number(text: str) -> decimal.Decimal | None:
     marked = _MARK.search(text) is not None
     numbers = _NUMBER.findall(final_answer(text))
     return decimal.Decimal(re.sub(r"[$,]", "", numbers[0 if marked else -1])) if numbers else None
+
+
+def majority(texts: Sequence[str], *, numbers: bool) -> str:
+    """The first of the texts that conclude what most of them do (the first such, of equals); self-consistency's vote, unweighted.
+
+    Args:
+      texts: at least one.
+      numbers: whether the final numbers are compared; else the final answers, case and runs of space and a closing mark apart.
+
+    A text that concludes nothing has no vote unless all do.
+    """
+
+    def concluded(text: str) -> object:
+        return final_number(text) if numbers else " ".join(final_answer(text).lower().rstrip(".!?").split()) or None
+
+    votes = collections.Counter(found for found in map(concluded, texts) if found is not None)
+    return next((text for text in texts if votes and concluded(text) == votes.most_common(1)[0][0]), texts[0])

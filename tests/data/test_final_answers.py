@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prompt_tuning.data import metrics
-from prompt_tuning.data.final_answers import final_answer, final_number
+from prompt_tuning.data.final_answers import final_answer, final_number, majority
 from tests.shared import shared_path
 
 
@@ -53,6 +53,21 @@ def test_metrics_compare_what_was_concluded() -> None:
     said = ["So the answer is 7.", "The answer is: 1", "Of course. The answer is Yes!"]
     assert metrics.compute(["final_answer"], targets, said) == {"final_answer": 1.0}
     assert metrics.final_answer(["yes"], ["no, not yes"]) == 0.0
+
+
+def test_the_majority_is_of_conclusions() -> None:
+    texts = ["No idea", "I count 3", "So the answer is 7.", "3 and 4: the answer is $7.00", "nothing at all", "none"]
+    assert majority(texts, numbers=True) == texts[2]
+    assert majority(["a: the answer is B", "the answer is A.", "so the answer is a"], numbers=False) == "the answer is A."
+    assert majority(["The answer is 2", "The answer is 1"], numbers=True) == "The answer is 2", "the first of equals"
+    assert majority(["none", "at all"], numbers=True) == "none"
+    assert majority([" ", "", "b"], numbers=False) == "b"
+
+
+@given(st.lists(st.integers(-3, 3), min_size=1))
+def test_the_majority_is_a_mode_of_the_numbers(numbers: list[int]) -> None:
+    chosen = final_number(majority([f"The answer is {number}." for number in numbers], numbers=True))
+    assert numbers.count(int(chosen)) == max(map(numbers.count, numbers))
 
 
 def test_the_answers_of_gsm8k_are_its_own() -> None:
