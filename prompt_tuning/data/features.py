@@ -160,14 +160,15 @@ def layout_rows(
         batch[f"{side}_positions"] = np.zeros((len(rows), length), np.int32)
     batch["decoder_target_tokens"] = np.full((len(rows), decoder_length), pad, np.int32)
     batch["decoder_loss_weights"] = np.zeros((len(rows), decoder_length), np.float32)
+    start = None if joint else decoder_start(prompt)
     for index, row in enumerate(rows):
         encoder_at = decoder_at = 0
         for segment, example in enumerate(row, start=1):
             inputs, targets = _checked(example, input_length, target_length, prompt)
             tokens, slots = _encoder_sequence(inputs, prompt, first_row=_task_of(example, prompt) * prompt.encoder_length)
-            given = (tokens[-1:], slots[-1:]) if joint else decoder_start(prompt)
-            if joint:
-                tokens, slots = tokens[:-1], slots[:-1]
+            given = start
+            if given is None:
+                given, tokens, slots = (tokens[-1:], slots[-1:]), tokens[:-1], slots[:-1]
             encoder_at = _write(batch, "encoder", index, encoder_at, segment, tokens, slots)
             tokens, slots, wanted, weights = _decoder_sequence(given, targets, prompt, example.get("loss_mask"))
             where = slice(decoder_at, decoder_at + len(tokens))
@@ -250,7 +251,7 @@ def _checked(example: Example, input_length: int, target_length: int, prompt: Pr
             raise UserError(f"an example has empty {name}: {shown}; wanted at least one token; drop the row or give its {name} text")
     bos = [] if marks.bos is None else [marks.bos]
     inputs = trim(example["inputs"], input_length - len(bos), eos=marks.eos)
-    return np.concatenate([np.array(bos, np.int32), inputs]), trim(example["targets"], target_length, eos=marks.eos)
+    return np.concatenate([np.array(bos, np.int32), inputs]) if bos else inputs, trim(example["targets"], target_length, eos=marks.eos)
 
 
 def _task_of(example: Example, prompt: PromptLayout) -> int:
@@ -273,6 +274,8 @@ def _decoder_place(prompt: PromptLayout) -> int:
 
 def _with_prompt(tokens: np.ndarray, length: int, *, at: int, first_row: int, pad: int) -> tuple[np.ndarray, np.ndarray]:
     """Opens `length` prompt slots before position `at` of a token sequence: `(tokens, slots)`."""
+    if not length:
+        return tokens, np.full(len(tokens), TOKEN_SLOT, np.int32)
     filled = np.concatenate([tokens[:at], np.full(length, pad, np.int32), tokens[at:]])
     slots = np.full(len(filled), TOKEN_SLOT, np.int32)
     slots[at : at + length] = np.arange(first_row, first_row + length)

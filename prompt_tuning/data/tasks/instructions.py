@@ -241,7 +241,8 @@ def _examples(
         found = random.Random(f"instructions/{settings.seed}").sample(found, most)
     if settings.options != "as_is":
         found = [with_options(record, lettered=settings.options == "lettered", seed=settings.seed) for record in found]
-    return inverted(found, frac=settings.inverted_frac, seed=settings.seed) if split == "train" else found
+    turned = split == "train" and settings.inverted_frac > 0
+    return inverted(found, frac=settings.inverted_frac, seed=settings.seed) if turned else found
 
 
 def _of_file(path: str, settings: Instructions, reading: Reading, counts: Counts, *, part: str | None) -> list[Record]:
