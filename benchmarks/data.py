@@ -61,7 +61,7 @@ class Case:
     templates: str
     rows: int
     side: str
-    batches: int = 100
+    batches: int = 600
     batch_size: int = 32
     input_length: int = 512
     target_length: int = 128
