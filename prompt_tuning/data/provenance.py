@@ -26,7 +26,7 @@ class Provenance:
     Attributes:
       cluster: the kind of task.
       sources: names of the data or texts it was made of; tasks that share one may share text.
-      languages: of inputs and targets, ISO 639-1.
+      languages: of inputs and targets, as the data set calls them.
     """
 
     cluster: str

@@ -1,6 +1,8 @@
 """Held-out clusters take everything along that shares their data."""
 
 import dataclasses
+import json
+import pathlib
 
 import numpy as np
 import pytest
@@ -8,9 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prompt_tuning.data import mixtures, provenance
+from prompt_tuning.data.instructions.super_natural import SuperNaturalInstructions
 from prompt_tuning.data.mixtures import Mixture
 from prompt_tuning.data.provenance import DATASETS, RELATED, HeldOut, Provenance
 from prompt_tuning.data.tasks.glue import Glue
+from prompt_tuning.data.tasks.instructions import Instructions
 from prompt_tuning.data.tasks.superglue import SuperGlue
 from prompt_tuning.data.tasks.world import World
 from prompt_tuning.data.vocabularies import SentencePiece
@@ -86,6 +90,31 @@ def test_the_sources_of_this_package_say_where_they_are_from() -> None:
     assert set(held_world.task_names) == set(World(clusters=("words",)).task_names)
     (name, *_) = held_world.task_names
     assert held_world.tasks(SentencePiece().load())[0].title == name
+
+
+def test_tasks_of_super_natural_instructions_say_where_they_are_from(tmp_path: pathlib.Path) -> None:
+    def written(name: str, category: str, *sources: str) -> str:
+        task = {"Definition": ["Answer."], "Categories": [category], "Source": list(sources), "Input_language": ["English"]}
+        task |= {"Output_language": ["French"], "Positive Examples": [], "Negative Examples": []}
+        task["Instances"] = [{"id": f"{name}-0", "input": "a", "output": ["b"]}]
+        (tmp_path / f"{name}.json").write_text(json.dumps(task))
+        return str(tmp_path / f"{name}.json")
+
+    files = (
+        written("task1_questions", "Question Answering", "quoref"),
+        written("task2_titles", "Title Generation", "Quoref", "news"),
+        written("task3_words", "Word Analogy", "bard"),
+    )
+    source = Instructions("sni", SuperNaturalInstructions(), train_files=files, by_file=True)
+    assert source.provenance[1] == Provenance("title generation", ("quoref", "news"), ("english", "french"))
+    held = HeldOut(source, ("question answering",))
+    assert held.left_out() == {
+        "sni_task1_questions": "of cluster question answering",
+        "sni_task2_titles": "shares quoref with sni_task1_questions",
+    }
+    assert held.task_names == ("sni_task3_words",)
+    with pytest.raises(UserError, match="does not say where it is from"):
+        HeldOut(Instructions("mine", "alpaca", train_files=files[:1]), ("nli",))
 
 
 def test_a_task_of_unknown_origin_must_be_told() -> None:

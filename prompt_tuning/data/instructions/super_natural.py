@@ -11,11 +11,14 @@ one with more spaces; an empty explanation is left out, where the released code 
 """
 
 import dataclasses
+import functools
+import os
 import string
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from prompt_tuning.data.instructions.record import Reading, Record, content_identity, draw
+from prompt_tuning.data.provenance import Provenance
 from prompt_tuning.data.row_files import field, given_id, json_file, json_object, texts
 from prompt_tuning.data.rows import TextRow
 from prompt_tuning.errors import UserError
@@ -60,6 +63,10 @@ class SuperNaturalInstructions:
         for number, instance in enumerate(task["Instances"]):
             yield f"{path}: instance {number}", (task, instance)
 
+    def provenance(self, path: str) -> Provenance:
+        """Where a task is from, as its file states it: its category, the data sets it was made of, its languages."""
+        return _provenance(path, os.stat(path).st_mtime_ns)
+
     def records(self, where: str, item: Any, reading: Reading) -> Iterator[Record]:
         """One record; in evaluation every accepted text is a reference."""
         task, instance = item
@@ -95,6 +102,20 @@ class SuperNaturalInstructions:
         if self.explanations and example.get("explanation"):
             parts.append(_stopped(f" Explanation: {field(example, 'explanation', where).strip()}"))
         return head + "\n".join(parts) + "\n\n"
+
+
+@functools.lru_cache(maxsize=4096)
+def _provenance(path: str, modified: int) -> Provenance:
+    del modified  # A key of the cache: a file written anew is read anew.
+    task = json_object(path, json_file(path))
+
+    def listed(name: str) -> tuple[str, ...]:
+        given = task.get(name) or []
+        entries = [given] if isinstance(given, str) else given
+        return tuple(dict.fromkeys(entry.strip().lower() for entry in entries if isinstance(entry, str)))
+
+    languages = dict.fromkeys((*listed("Input_language"), *listed("Output_language")))
+    return Provenance(_category(task).lower(), listed("Source"), tuple(languages))
 
 
 def _category(task: Mapping[str, Any]) -> str:

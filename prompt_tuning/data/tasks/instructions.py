@@ -21,6 +21,7 @@ from prompt_tuning.data.instructions.rendered import Rendered
 from prompt_tuning.data.instructions.super_natural import SuperNaturalInstructions
 from prompt_tuning.data.instructions.variations import inverted, with_options
 from prompt_tuning.data.loss_masks import token_offsets
+from prompt_tuning.data.provenance import Provenance
 from prompt_tuning.data.rows import SPLITS, TextRow
 from prompt_tuning.data.tasks.files import Files
 from prompt_tuning.errors import UserError
@@ -168,6 +169,13 @@ class Instructions:
     def task_names(self) -> tuple[str, ...]:
         """The names of the tasks."""
         return tuple(self.paths()) if self.by_file else (self.name,)
+
+    @property
+    def provenance(self) -> tuple[Provenance | None, ...]:
+        """Where the tasks are from, for `provenance.HeldOut`, where their files say so."""
+        if not (self.by_file and isinstance(self._format, SuperNaturalInstructions)):
+            return (None,) * len(self.task_names)
+        return tuple(self._format.provenance(paths[0]) for splits in self.paths().values() for paths in list(splits.values())[:1])
 
     def tasks(self, vocabulary: "seqio.Vocabulary") -> "list[TextTask]":
         """The SeqIO tasks; see `mixtures.Source`."""
