@@ -7,8 +7,9 @@ Questions, ReCoRD is made of CNN / Daily Mail. So a task is left out too where i
 
 import dataclasses
 import fnmatch
+import functools
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from prompt_tuning.data.mixtures import Mixture, Source
 from prompt_tuning.errors import UserError
@@ -135,12 +136,13 @@ _PREFIXES = ("super_glue_", "superglue_", "glue_")
 
 @dataclasses.dataclass(frozen=True)
 class HeldOut:
-    """A source without some clusters of tasks and all that is related to them or shares their data; or those clusters alone.
+    """A source in which some clusters of tasks are evaluated on, and trained on is what is neither related to them nor shares their data.
 
     Attributes:
       source: all of it.
       clusters: the clusters held out.
-      part: `training`, what may be trained on; `held_out`, the tasks of the clusters.
+      part: `both`, what may be trained on with its training split alone, and the tasks of the clusters without theirs; `training` or
+        `held_out`, one of the two with all splits.
       related: pairs of clusters that are left out for each other.
       known: where tasks are from that neither say so themselves nor are in DATASETS: rows of a pattern for task names, as `my_*`, a
         cluster and sources.
@@ -148,19 +150,19 @@ class HeldOut:
 
     source: Source
     clusters: tuple[str, ...] = ()
-    part: Literal["training", "held_out"] = "training"
+    part: Literal["both", "training", "held_out"] = "both"
     related: tuple[tuple[str, str], ...] = RELATED
     known: tuple[tuple[str, str, tuple[str, ...]], ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "clusters", tuple(self.clusters))
-        if self.part not in ("training", "held_out"):
-            raise UserError(f"HeldOut.part: wanted 'training' or 'held_out', got {self.part!r}")
+        if self.part not in ("both", "training", "held_out"):
+            raise UserError(f"HeldOut.part: wanted 'both', 'training' or 'held_out', got {self.part!r}")
         there = {self._origin(name, own).cluster for name, own in _stated(self.source)}
         if unknown := [cluster for cluster in self.clusters if cluster not in there]:
             raise UserError(f"HeldOut.clusters: no task is of cluster {unknown[0]!r}; wanted some of {', '.join(sorted(there))}")
-        if not self.task_names:
-            raise UserError(f"HeldOut: nothing is left for {self.part!r} with the clusters {', '.join(self.clusters) or '()'}")
+        if not self._trained_on:
+            raise UserError(f"HeldOut: nothing is left to train on without the clusters {', '.join(self.clusters)}")
 
     @property
     def task_names(self) -> tuple[str, ...]:
@@ -169,22 +171,31 @@ class HeldOut:
 
     def tasks(self, vocabulary: "seqio.Vocabulary") -> "list[TextTask]":
         """The tasks of the part; see `mixtures.Source`."""
-        return self.mixed.tasks(vocabulary)
+        tasks = self.mixed.tasks(vocabulary)
+        if self.part != "both":
+            return tasks
+        trained_on = self._trained_on
+        return [_with_splits(task, name in trained_on) for name, task in zip(self.task_names, tasks, strict=True)]
 
     @property
     def mixed(self) -> Source:
         """The source with the tasks of the part alone, mixed as before."""
-        if self.part == "held_out":
-            kept = {name for name, own in _stated(self.source) if self._origin(name, own).cluster in self.clusters}
-        else:
-            kept = set(self.source.task_names) - set(self.left_out())
+        kept = {"training": self._trained_on, "held_out": self._held, "both": self._trained_on | self._held}[self.part]
         found = _only(self.source, kept)
         return _Chosen(self.source, ()) if found is None else found
+
+    @property
+    def _held(self) -> set[str]:
+        return {name for name, own in _stated(self.source) if self._origin(name, own).cluster in self.clusters}
+
+    @property
+    def _trained_on(self) -> set[str]:
+        return set(self.source.task_names) - set(self.left_out())
 
     def left_out(self) -> dict[str, str]:
         """The tasks that may not be trained on, each with the reason."""
         origins = {name: self._origin(name, own) for name, own in _stated(self.source)}
-        held = {name for name, origin in origins.items() if origin.cluster in self.clusters}
+        held = self._held
         sources = {source: name for name in sorted(held, reverse=True) for source in origins[name].sources}
         reasons: dict[str, str] = {}
         for name, origin in origins.items():
@@ -224,6 +235,22 @@ class _Chosen:
     def tasks(self, vocabulary: "seqio.Vocabulary") -> "list[TextTask]":
         pairs = zip(self.source.task_names, self.source.tasks(vocabulary), strict=True)
         return [task for name, task in pairs if name in self.names]
+
+
+class _Part:
+    """A task with some of its splits."""
+
+    def __init__(self, task: "TextTask", splits: tuple[str, ...]) -> None:
+        self._task = task
+        self.splits = splits
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._task, name)
+
+
+@functools.lru_cache(maxsize=4096)  # The same task each time: its examples are kept by it.
+def _with_splits(task: "TextTask", training: bool) -> Any:
+    return _Part(task, tuple(split for split in task.splits if (split == "train") == training))
 
 
 def _stated(source: Source) -> list[tuple[str, Provenance | None]]:

@@ -1,6 +1,7 @@
 """Held-out clusters take everything along that shares their data."""
 
 import dataclasses
+import itertools
 import json
 import pathlib
 
@@ -9,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from prompt_tuning import evaluation
 from prompt_tuning.data import mixtures, provenance
 from prompt_tuning.data.instructions.super_natural import SuperNaturalInstructions
 from prompt_tuning.data.mixtures import Mixture
@@ -39,7 +41,7 @@ FLAN = Mixture(tuple(Named((name,)) for name in DATASETS), rates="equal")
 
 
 def test_related_clusters_and_shared_sources_are_left_out_with_their_reasons() -> None:
-    held = HeldOut(FLAN, ("reading_comprehension",))
+    held = HeldOut(FLAN, ("reading_comprehension",), part="training")
     reasons = held.left_out()
     assert reasons["squad"] == "of cluster reading_comprehension"
     assert reasons["record"] == "of cluster reading_comprehension_with_commonsense, related to reading_comprehension"
@@ -61,7 +63,7 @@ def test_paraphrase_and_inference_are_left_out_for_each_other() -> None:
 @given(st.sets(st.sampled_from(sorted({each.cluster for each in DATASETS.values()})), min_size=1, max_size=4))
 def test_nothing_that_is_trained_on_shares_cluster_relation_or_source_with_what_is_held_out(clusters: set[str]) -> None:
     named = tuple(sorted(clusters))
-    trained = HeldOut(FLAN, named).task_names
+    trained = HeldOut(FLAN, named, part="training").task_names
     evaluated = HeldOut(FLAN, named, part="held_out").task_names
     assert {DATASETS[name].cluster for name in evaluated} == clusters
     apart = {DATASETS[name].cluster for name in evaluated} | {other for pair in RELATED if clusters & set(pair) for other in pair}
@@ -73,7 +75,7 @@ def test_nothing_that_is_trained_on_shares_cluster_relation_or_source_with_what_
 def test_what_is_left_of_a_mixture_is_mixed_as_before() -> None:
     inner = Mixture((Named(("sst2", "squad")), Named(("cola",))), cap=10)
     whole = Mixture((inner, Named(("qnli",)), Named(("trec", "imdb"))), rates=(1.0, 5.0, 3.0))
-    held = HeldOut(whole, ("reading_comprehension",))
+    held = HeldOut(whole, ("reading_comprehension",), part="training")
     assert held.task_names == ("sst2", "cola", "trec", "imdb")
     assert held.tasks(None) == ["sst2!", "cola!", "trec!", "imdb!"]  # type: ignore[arg-type]
     wanted = np.array([1 / 4 * 10 / 15, 1 / 4 * 5 / 15, 3 / 4 * 20 / 50, 3 / 4 * 30 / 50])
@@ -83,13 +85,30 @@ def test_what_is_left_of_a_mixture_is_mixed_as_before() -> None:
 
 
 def test_the_sources_of_this_package_say_where_they_are_from() -> None:
-    held = HeldOut(Mixture((Glue("sst2"), Glue("rte"), SuperGlue("boolq"), SuperGlue("rte"))), ("nli",))
+    held = HeldOut(Mixture((Glue("sst2"), Glue("rte"), SuperGlue("boolq"), SuperGlue("rte"))), ("nli",), part="training")
     assert held.task_names == ("glue_sst2", "super_glue_boolq")
     world = World(clusters=("sentiment", "words"))
-    held_world = HeldOut(world, ("sentiment",))
+    held_world = HeldOut(world, ("sentiment",), part="training")
     assert set(held_world.task_names) == set(World(clusters=("words",)).task_names)
     (name, *_) = held_world.task_names
     assert held_world.tasks(SentencePiece().load())[0].title == name
+
+
+def test_one_source_trains_on_the_rest_and_evaluates_what_is_held_out() -> None:
+    world = World(clusters=("sentiment", "words"), num_train=20, num_validation=4)
+    held = HeldOut(world, ("sentiment",))
+    vocabulary = SentencePiece().load()
+    by_name = dict(zip(held.task_names, held.tasks(vocabulary), strict=True))
+    assert set(by_name) == set(world.task_names)
+    for name, task in by_name.items():
+        assert ("train" in task.splits) == (name in World(clusters=("words",)).task_names) != ("validation" in task.splits)
+    drawn = mixtures.mixed_examples(held, vocabulary=vocabulary, seed=0, input_length=64, target_length=16)
+    trained_on = {held.task_names[example["task"]] for example in itertools.islice(drawn, 200)}
+    assert trained_on == set(World(clusters=("words",)).task_names)
+    lengths = evaluation.Lengths(64, 16)
+    evaluated = evaluation.task_examples(held, vocabulary, settings=evaluation.Evaluation(), lengths=lengths)
+    assert {task.name for task in evaluated} == set(World(clusters=("sentiment",)).task_names)
+    assert held.tasks(vocabulary)[0] is held.tasks(vocabulary)[0]
 
 
 def test_tasks_of_super_natural_instructions_say_where_they_are_from(tmp_path: pathlib.Path) -> None:
@@ -107,7 +126,7 @@ def test_tasks_of_super_natural_instructions_say_where_they_are_from(tmp_path: p
     )
     source = Instructions("sni", SuperNaturalInstructions(), train_files=files, by_file=True)
     assert source.provenance[1] == Provenance("title generation", ("quoref", "news"), ("english", "french"))
-    held = HeldOut(source, ("question answering",))
+    held = HeldOut(source, ("question answering",), part="training")
     assert held.left_out() == {
         "sni_task1_questions": "of cluster question answering",
         "sni_task2_titles": "shares quoref with sni_task1_questions",
@@ -129,7 +148,7 @@ def test_a_task_of_unknown_origin_must_be_told() -> None:
     ("settings", "message"),
     [
         ({"clusters": ("nothing",)}, "no task is of cluster 'nothing'; wanted some of nli, sentiment"),
-        ({"clusters": ("nli", "sentiment")}, "nothing is left for 'training'"),
+        ({"clusters": ("nli", "sentiment")}, "nothing is left to train on without the clusters nli, sentiment"),
         ({"clusters": ("nli",), "part": "test"}, "HeldOut.part: wanted"),
     ],
 )
