@@ -67,7 +67,8 @@ def interval(
       level: of the interval: the share of resampled scores within it.
       seed: of the draws.
     """
-    return _interval(_Scores(metric, examples, [runs]), np.ones(1), resamples=resamples, level=level, seed=seed)
+    (found,) = _intervals(_Scores(metric, examples, [runs]), [[1]], resamples=resamples, level=level, seed=seed)
+    return found
 
 
 def compare(
@@ -83,8 +84,7 @@ def compare(
     """Two sides of as many runs each, paired in their order; arguments as of `interval`."""
     assert len(first) == len(second), "runs come in pairs"
     scores = _Scores(metric, examples, [first, second])
-    settings: Any = {"resamples": resamples, "level": level, "seed": seed}
-    one, other, difference = (_interval(scores, np.array(which), **settings) for which in ([1, 0], [0, 1], [1, -1]))
+    one, other, difference = _intervals(scores, [[1, 0], [0, 1], [1, -1]], resamples=resamples, level=level, seed=seed)
     exchanged = np.random.default_rng([seed, 1]).random((resamples, scores.units)) < 0.5
     differences = np.array([np.subtract(*scores.exchanged(exchange)) for exchange in exchanged])
     # As many digits as scores have: an exchange that changes nothing is as large as what was observed.
@@ -169,16 +169,16 @@ class _Scores:
         return np.array([mixed(first, second), mixed(second, first)])
 
 
-def _interval(scores: _Scores, which: np.ndarray, *, resamples: int, level: float, seed: int) -> Interval:
-    """Of the sides' scores, each times a number of `which`."""
+def _intervals(scores: _Scores, sums: Sequence[Sequence[int]], *, resamples: int, level: float, seed: int) -> list[Interval]:
+    """Of sums of the sides' scores, each score taken as often as stated, all over the same resamples."""
     rng = np.random.default_rng([seed, 0])
-    value = scores.drawn(np.arange(scores.runs), np.arange(scores.units)) @ which
-    drawn_K = [
-        scores.drawn(rng.integers(scores.runs, size=scores.runs), rng.integers(scores.units, size=scores.units)) @ which
-        for _ in range(resamples)
+    whole = scores.drawn(np.arange(scores.runs), np.arange(scores.units))
+    drawn = [
+        scores.drawn(rng.integers(scores.runs, size=scores.runs), rng.integers(scores.units, size=scores.units)) for _ in range(resamples)
     ]
-    low, high = np.quantile(drawn_K, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(value), float(low), float(high))
+    values, drawn_KW = whole @ np.transpose(sums), np.stack(drawn) @ np.transpose(sums)
+    lows, highs = np.quantile(drawn_KW, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return [Interval(*map(float, each)) for each in zip(values, lows, highs, strict=True)]
 
 
 def _grouped(examples: Sequence[Example]) -> list[list[int]]:
