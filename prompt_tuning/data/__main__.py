@@ -67,11 +67,7 @@ def view(experiment: "Experiment", *, split: str, rows: int, examples: int, task
     every = mixtures.mixed_examples(experiment.data, vocabulary=vocabulary, seed=experiment.seed, split=split, **lengths)
     drawn = list(itertools.islice(every, examples))
     tasks = experiment.data.tasks(vocabulary)
-    there = [split in each.splits for each in tasks]
-    sizes = [
-        None if each.streaming else len(mixtures.example_table(each, split)) if has else 0 for each, has in zip(tasks, there, strict=True)
-    ]
-    rates = mixtures.mixing_rates(experiment.data, sizes)
+    _, sizes, rates = mixtures.tables_and_rates(experiment.data, tasks, split)
     counts = [sum(example["task"] == number for example in drawn) for number in range(len(tasks))]
     shares = tuple(show.TaskShare(*each) for each in zip(names, sizes, map(float, rates), counts, strict=True))
     chosen = drawn if task is None else [example for example in drawn if example["task"] == names.index(task)]

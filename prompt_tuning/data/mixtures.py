@@ -210,12 +210,7 @@ def mixed_examples(
     `skip` and `shard` as in `tokenized_examples`: the streams of all shards, interleaved, are the stream of one.
     """
     tasks = source.tasks(vocabulary)
-    there = with_split(tasks, split)
-    tables = [
-        example_table(task, split, with_choices) if task in there and not getattr(task, "streaming", False) else None for task in tasks
-    ]
-    sizes = [None if table is None else len(table) for table in tables]
-    rates = mixing_rates(source, [size if task in there else 0 for task, size in zip(tasks, sizes, strict=True)])
+    tables, _, rates = tables_and_rates(source, tasks, split, with_choices=with_choices)
     lengths = {"inputs": input_length, "targets": target_length}
     index, shards = shard
     first = skip + (index - skip) % shards
@@ -245,6 +240,21 @@ def mixed_examples(
                 if mine:
                     yield {**example, "task": int(choice)}
             drawn[choice] += 1
+
+
+def tables_and_rates(
+    source: Source, tasks: "Sequence[TextTask]", split: str, *, with_choices: bool = False
+) -> tuple[list[ExampleTable | None], list[int | None], np.ndarray]:
+    """The examples, their number and the mixing rate of each task of a source.
+
+    A task without end has no table and no number, one without the split no table and 0 examples.
+    """
+    there = with_split(tasks, split)
+    tables = [
+        example_table(task, split, with_choices) if task in there and not getattr(task, "streaming", False) else None for task in tasks
+    ]
+    sizes = [0 if task not in there else None if table is None else len(table) for task, table in zip(tasks, tables, strict=True)]
+    return tables, sizes, mixing_rates(source, sizes)
 
 
 def training_batches(
