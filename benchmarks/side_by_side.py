@@ -19,6 +19,8 @@ from typing import Any
 
 import numpy as np
 
+from prompt_tuning import text_tables
+
 THREADS = 2
 SIDES = ("prompt_tuning", "PyTorch")
 DTYPES = ("float32", "bfloat16")
@@ -209,5 +211,4 @@ def keep(rows: Sequence[Mapping[str, object]], path: pathlib.Path) -> None:
 def table(rows: Sequence[Mapping[str, object]]) -> str:
     """The results as text."""
     lines = [list(rows[0]), *([str(value) for value in line.values()] for line in rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
+    return text_tables.aligned(lines, "r")

@@ -41,14 +41,3 @@ def spread(values: Sequence[float]) -> str:
     """Mean and standard deviation, as a table shows them."""
     mean = statistics.mean(values)
     return f"{mean:.3f} ± {statistics.stdev(values):.3f}" if len(values) > 1 else f"{mean:.3f}"
-
-
-def aligned(lines: Sequence[Sequence[str]]) -> str:
-    """Lines of cells as a table: the first column to the left, the others to the right."""
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if column == 0 else cell.rjust(width) for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        )
-        for line in lines
-    )

@@ -14,6 +14,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from prompt_tuning import text_tables
 from prompt_tuning.errors import UserError, reported
 
 if TYPE_CHECKING:
@@ -104,8 +105,7 @@ def table(found: "dict[str, dict[str, Comparison]]") -> str:
         for metric, each in by_metric.items():
             values = [f"{part.value:.4f} [{part.low:.4f}, {part.high:.4f}]" for part in (each.first, each.second, each.difference)]
             lines.append((task, metric, values[0], values[1], values[2], f"{each.p:.3f}"))
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines)
+    return text_tables.aligned(lines)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from prompt_tuning import cli
+from prompt_tuning import cli, text_tables
 from prompt_tuning.errors import UserError
 from prompt_tuning.evaluate import FALLBACKS
 
@@ -116,8 +116,7 @@ def table(counts: dict[str, dict[str, int]]) -> str:
     """The numbers as text, a line a task."""
     columns = ("examples", "overlapping", "same", "near", "shared")
     lines = [("evaluation task", *columns), *((name, *(str(each[column]) for column in columns)) for name, each in counts.items())]
-    widths = [max(len(line[place]) for line in lines) for place in range(len(lines[0]))]
-    return "\n".join("  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]).rstrip() for line in lines)
+    return text_tables.aligned(lines, "lr")
 
 
 if __name__ == "__main__":

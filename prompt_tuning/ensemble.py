@@ -18,7 +18,7 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from prompt_tuning import cli, evaluate
+from prompt_tuning import cli, evaluate, text_tables
 from prompt_tuning.errors import UserError
 
 if TYPE_CHECKING:
@@ -138,8 +138,7 @@ def table(found: dict[str, dict[str, Any]], prompts: Sequence[str]) -> str:
         named |= {f"{name} of {len(prompts)}": values[name] for name in ("mean", "best")}
         named |= {f"ensemble by {name}": values[name] for name in ("vote", "scores") if name in values}
         lines += [(task, values["metric"], name, f"{value:.4f}") for name, value in named.items()]
-    widths = [max(len(line[column]) for line in lines) for column in range(4)]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines)
+    return text_tables.aligned(lines)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from prompt_tuning import cli
+from prompt_tuning import cli, text_tables
 from prompt_tuning.errors import UserError
 
 if TYPE_CHECKING:
@@ -236,9 +236,7 @@ def table(result: dict[str, Any]) -> str:
             lines.append((task, str(result["examples"][task]), metric, f"{value:.4f}", shown))
     what = result["checkpoint"] if result["step"] is None else f"{result['checkpoint']}, step {result['step']}"
     lines.append((f"score ({what}, {result['split']})", str(sum(result["examples"].values())), "", f"{result['score']:.4f}", ""))
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    sides = (str.ljust, str.rjust, str.ljust, str.rjust, str.ljust)
-    return "\n".join("  ".join(side(cell, width) for side, cell, width in zip(sides, line, widths, strict=True)).rstrip() for line in lines)
+    return text_tables.aligned(lines, "lrlrl")
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from prompt_tuning import text_tables
 from prompt_tuning.compare import Evaluated, Row, evaluated
 from prompt_tuning.errors import UserError, reported
 
@@ -187,9 +188,7 @@ def table(lines: Sequence[Line]) -> str:
         what = line.what if line.template is None else f"{line.what}: {line.template}"
         bounds = f"{line.value.low:.4f} to {line.value.high:.4f}"
         cells.append((line.of, what, str(line.count), line.metric, f"{line.value.value:.4f}", bounds))
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    sides = (str.ljust, str.ljust, str.rjust, str.ljust, str.rjust, str.ljust)
-    return "\n".join("  ".join(side(cell, width) for side, cell, width in zip(sides, row, widths, strict=True)).rstrip() for row in cells)
+    return text_tables.aligned(cells, "llrlrl")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from typing import Any
 
 from flax import nnx, traverse_util
 
+from prompt_tuning import text_tables
 from prompt_tuning.errors import UserError
 from prompt_tuning.models.layers import Fixed, Tunable
 
@@ -135,22 +136,14 @@ def totals(rows: tuple[Row, ...]) -> tuple[int, int]:
 
 def table(rows: tuple[Row, ...]) -> str:
     """The audit as text: trained parameters first, then frozen ones, then the totals."""
-    header = ("", "parameter", "shape", "dtype", "bytes", "from")
-    lines = [header]
+    lines = [("", "parameter", "shape", "dtype", "bytes", "from")]
     for row in sorted(rows, key=lambda row: not row.trained):
         state = "trained" if row.trained else "frozen"
         lines.append((state, row.name, "x".join(map(str, row.shape)), row.dtype, f"{row.num_bytes:,}", row.source))
-    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
-    text = [
-        "  ".join(
-            cell.rjust(width) if column == 4 else cell.ljust(width) for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    ]
     trained, frozen = totals(rows)
     share = trained / max(1, trained + frozen)
-    text.append(f"trained {trained:,} of {trained + frozen:,} parameters ({share:.4%}); frozen {frozen:,}")
-    return "\n".join(text)
+    total = f"trained {trained:,} of {trained + frozen:,} parameters ({share:.4%}); frozen {frozen:,}"
+    return f"{text_tables.aligned(lines, 'llllrl')}\n{total}"
 
 
 __all__ = ["Matching", "Row", "Sources", "Tunable", "Which", "audit", "named_variables", "split", "table", "totals", "trained_names"]

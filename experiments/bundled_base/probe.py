@@ -11,8 +11,7 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from experiments import scoring
-from prompt_tuning import cli, environment
+from prompt_tuning import cli, environment, text_tables
 from prompt_tuning.errors import reported
 
 Row = Mapping[str, Any]
@@ -72,7 +71,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     flags = parser.parse_args(argv)
     environment.settle(may_restart=argv is None)
     with reported():
-        print(scoring.aligned([("task", "chance", "in domain", "out of domain"), *probe(flags.model, flags.base, flags.rows)]))
+        lines = [("task", "chance", "in domain", "out of domain"), *probe(flags.model, flags.base, flags.rows)]
+        print(text_tables.aligned(lines, "lr"))
 
 
 def probe(model: str, base: str | None, count: int) -> list[tuple[str, ...]]:

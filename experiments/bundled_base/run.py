@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from experiments import scoring
-from prompt_tuning import cli, environment
+from prompt_tuning import cli, environment, text_tables
 from prompt_tuning.errors import reported
 
 COLUMNS = ("task", "cluster", "seed", "majority", "bag_of_words", "prompt", "prompt_out_of_domain", "choices", "steps", "seconds")
@@ -148,7 +148,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
             )
         )
     won = sum(beats(found) for found in by_task.values())
-    return scoring.aligned(lines) + f"\nprompt tuning beats both on {won} of {len(by_task)} classification tasks"
+    return text_tables.aligned(lines, "lr") + f"\nprompt tuning beats both on {won} of {len(by_task)} classification tasks"
 
 
 if __name__ == "__main__":

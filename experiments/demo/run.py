@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from experiments import scoring
-from prompt_tuning import cli, environment
+from prompt_tuning import cli, environment, text_tables
 from prompt_tuning.errors import Interrupted, reported
 
 TARGETS = ("fact_town_choice", "fact_job_choice", "arithmetic_more")
@@ -135,7 +135,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         seconds = statistics.mean(float(row["seconds"]) for row in found)
         numbers = (f"{found[0]['trained_parameters']:,}", f"{seconds:.0f}", f"{found[0]['stored_bytes_per_task']:,}")
         lines.append((CONDITIONS[condition], *cells, *numbers))
-    return scoring.aligned(lines)
+    return text_tables.aligned(lines, "lr")
 
 
 if __name__ == "__main__":

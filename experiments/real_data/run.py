@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from experiments import scoring
-from prompt_tuning import cli, environment
+from prompt_tuning import cli, environment, text_tables
 from prompt_tuning.errors import UserError, reported
 
 COLUMNS = ("data", "condition", "seed", "accuracy", "f1_macro", "majority", "bag_of_words", "steps", "trained_parameters", "seconds", "run")
@@ -142,7 +142,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         baselines = [f"{float(group[0][name]):.3f}" for name in ("majority", "bag_of_words")]
         seconds = statistics.mean(float(row["seconds"]) for row in group)
         lines.append((f"{data}, {condition}", *cells, *baselines, f"{int(group[0]['trained_parameters']):,}", f"{seconds:.0f}"))
-    return scoring.aligned(lines)
+    return text_tables.aligned(lines, "lr")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import jinja2
 import numpy as np
 
+from prompt_tuning import text_tables
 from prompt_tuning.data.features import TOKEN_SLOT, Batch, Delimiters, Example, PromptLayout
 
 # What a position is to the model: read, asked for (the loss is on it), a row of the prompt, or nothing.
@@ -165,9 +166,7 @@ def _task_table(tasks: Sequence[TaskShare]) -> str:
     for task in tasks:
         examples = "no end" if task.examples is None else f"{task.examples:,}"
         lines.append((task.name, examples, f"{task.rate:.4f}", f"{task.drawn / total:.4f} ({task.drawn})"))
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    sides = (str.ljust, str.rjust, str.rjust, str.rjust)
-    return "\n".join("  ".join(side(cell, width) for side, cell, width in zip(sides, line, widths, strict=True)) for line in lines)
+    return text_tables.aligned(lines, "lr")
 
 
 def _histogram(lengths: Lengths) -> str:
