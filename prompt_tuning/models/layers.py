@@ -32,7 +32,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
-from prompt_tuning.models import fused
+from prompt_tuning.models import backends, fused
 
 Array = jax.Array
 Socket = Any
@@ -63,7 +63,7 @@ def param(rngs: nnx.Rngs, shape: tuple[int, ...], *, std: float, axes: tuple[str
 
 def written(dtype: Any) -> Any:
     """The dtype in which a product of matrices of `dtype` is written before it is rounded to `dtype`."""
-    return jnp.float32 if jax.default_backend() == "cpu" else dtype
+    return jnp.float32 if backends.backend() == "cpu" else dtype
 
 
 @jax.custom_vjp
@@ -238,7 +238,7 @@ def folded(key: Array | None, number: int) -> Array | None:
 
 def unrolled(choice: bool | None, num_layers: int) -> bool:
     """Whether the loop over layers is unrolled; a choice of None leaves it to the backend and the depth."""
-    return jax.default_backend() == "cpu" and num_layers <= _UNROLLED_ON_CPU if choice is None else choice
+    return backends.backend() == "cpu" and num_layers <= _UNROLLED_ON_CPU if choice is None else choice
 
 
 def kept(layer: Any, remat: Remat | None) -> Any:
@@ -246,7 +246,7 @@ def kept(layer: Any, remat: Remat | None) -> Any:
     rest is elementwise and computed again), or nothing. A choice of None is left to the backend: an accelerator's memory is slow beside its
     arithmetic, and a prompt over T5 large keeps half as much there with "products".
     """
-    remat = remat or ("none" if jax.default_backend() == "cpu" else "products")
+    remat = remat or ("none" if backends.backend() == "cpu" else "products")
     return layer if remat == "none" else jax.checkpoint(layer, prevent_cse=False, policy=_is_product if remat == "products" else None)
 
 
