@@ -23,6 +23,7 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
+from prompt_tuning import sharding
 from prompt_tuning.errors import UserError
 from prompt_tuning.files import atomic_write
 
@@ -275,19 +276,20 @@ def read_run(workdir: str, method: type, *, where: str) -> dict[str, np.ndarray]
 def fingerprint(params: PyTree) -> str:
     """A SHA-256 in hexadecimal over names, shapes, dtypes and values of all arrays, whatever order they come in.
 
-    The same for NumPy and JAX arrays; arrays must be wholly on this process. The empty string for a tree without arrays.
+    The same for NumPy and JAX arrays, however they are laid out; of several processes all must ask together. The empty string for a tree
+    without arrays.
     """
     named = _named(params)
     if not named:
         return ""
 
     def digest(name: str) -> str:
-        array = np.ascontiguousarray(np.asarray(named[name]))
+        array = np.ascontiguousarray(sharding.on_host(named[name]))
         values = hashlib.sha256(array.reshape(-1).view(np.uint8).data).hexdigest()
         return f"{name} {array.shape} {array.dtype.name} {values}\n"
 
-    # Hashing lets other threads run: a large model is read at the speed of all cores.
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+    # Hashing lets other threads run: a large model is read at the speed of all cores. What several processes gather, they gather in order.
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count() if jax.process_count() == 1 else 1) as pool:
         lines = pool.map(digest, sorted(named))
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from prompt_tuning import decoding, evaluation_batches, evaluation_rows, losses, mixed_tasks
+from prompt_tuning import decoding, evaluation_batches, evaluation_rows, losses, mixed_tasks, sharding
 from prompt_tuning.data import final_answers, metrics, mixtures
 from prompt_tuning.decoding import GREEDY, Decoding
 from prompt_tuning.errors import UserError
@@ -263,10 +263,11 @@ def score_choices(
         if not include_eos:
             decoder["decoder_loss_weights"] *= decoder["decoder_target_tokens"] != lengths.prompt.delimiters.eos
         owner_R = np.array([position for position, _ in pairs], np.int32)
-        sums_R, counts_R = _score_rows(*parts, encoder | decoder, owner_R, shared=evaluation_batches.shared_columns(encoder, lengths))
+        batch = sharding.rows_over_devices(encoder | decoder, parts[1:])
+        found = _score_rows(*parts, batch, owner_R, shared=evaluation_batches.shared_columns(encoder, lengths))
+        scores_R, counts_R = map(sharding.on_host, found)
         if normalisation == "length":
-            sums_R = sums_R / jnp.maximum(counts_R, 1.0)
-        scores_R = np.asarray(sums_R)
+            scores_R = scores_R / np.maximum(counts_R, 1.0)
         start = 0
         for i in chosen[:count]:
             scores[i] = scores_R[start : start + len(choices[i])]
@@ -289,9 +290,11 @@ def log_likelihoods(parts: Parts, examples: Sequence[Example], *, lengths: Lengt
         input_length, target_length = (max(sizes[i][side] for i in chosen) for side in (0, 1))
         encoder = evaluation_batches.encoder_batch(rows, input_length, lengths)
         decoder = evaluation_batches.decoder_batch(rows, input_length, target_length, lengths)
-        sums_B, counts_B = _score_rows(*parts, encoder | decoder, None, shared=evaluation_batches.shared_columns(encoder, lengths))
-        sums[chosen[:count]] = np.asarray(sums_B)[:count]
-        counts[chosen[:count]] = np.asarray(counts_B)[:count].astype(np.int32)
+        batch = sharding.rows_over_devices(encoder | decoder, parts[1:])
+        found = _score_rows(*parts, batch, None, shared=evaluation_batches.shared_columns(encoder, lengths))
+        sums_B, counts_B = map(sharding.on_host, found)
+        sums[chosen[:count]] = sums_B[:count]
+        counts[chosen[:count]] = counts_B[:count].astype(np.int32)
     return sums, counts
 
 
@@ -354,16 +357,15 @@ def generate_tokens(
         keys_B = None
         if settings.temperature > 0.0:
             keys_B = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(jax.random.key(seed), jnp.asarray(chosen + first_row))
-        tokens_BT = np.asarray(
-            _generate(
-                *parts,
-                batch,
-                keys_B,
-                max_tokens=max_tokens or lengths.target_length,
-                settings=settings,
-                shared=evaluation_batches.shared_columns(batch, lengths),
-            )
+        generated_BT = _generate(
+            *parts,
+            sharding.rows_over_devices(batch, parts[1:]),
+            keys_B,
+            max_tokens=max_tokens or lengths.target_length,
+            settings=settings,
+            shared=evaluation_batches.shared_columns(batch, lengths),
         )
+        tokens_BT = sharding.on_host(generated_BT)
         for position, i in enumerate(chosen[:count]):
             generated[i] = decoding.without_end(tokens_BT[position], eos_ids=eos_ids, pad_id=pad_id)
     return generated

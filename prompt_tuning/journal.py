@@ -28,22 +28,25 @@ class Best:
 
 
 class Journal:
-    """What a run says while it trains: `metrics.jsonl`, TensorBoard, the progress bar."""
+    """What a run says while it trains: `metrics.jsonl`, TensorBoard, the progress bar; nothing where its folder's `writes` is False."""
 
     def __init__(self, folder: RunFolder, experiment: Experiment, *, start_step: int, label: str):
-        # clu's writer brings TensorFlow.
-        from clu import metric_writers
-
         self._folder, self._experiment = folder, experiment
-        self._board = metric_writers.SummaryWriter(str(folder.path / "tensorboard"))
-        self._progress = Progress(experiment.train_steps, start_step, examples_per_step=experiment.batch_size, label=label)
+        self._board = self._progress = None
+        if folder.writes:
+            # clu's writer brings TensorFlow.
+            from clu import metric_writers
+
+            self._board = metric_writers.SummaryWriter(str(folder.path / "tensorboard"))
+            self._progress = Progress(experiment.train_steps, start_step, examples_per_step=experiment.batch_size, label=label)
 
     def __enter__(self) -> "Journal":
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._progress.__exit__(*error)
-        self._board.close()
+        if self._progress is not None and self._board is not None:
+            self._progress.__exit__(*error)
+            self._board.close()
 
     def trained(self, step: int, metrics: Mapping[str, jax.Array]) -> None:
         """One step. Raises UserError where the loss or the gradient is not finite."""
@@ -55,15 +58,20 @@ class Journal:
                 f"{wrong.replace('_', ' ')} is {values[wrong]} at step {step}; wanted a finite number; earlier checkpoints are kept; "
                 "lower LEARNING_RATE or set experiment.Experiment.gradient_clip_norm, and use a new --workdir"
             )
-        self._progress.step(values["loss"])
+        if self._progress is not None:
+            self._progress.step(values["loss"])
         if step % self._experiment.log_steps == 0:
-            self._folder.add_metrics(step, "train", values)
-            self._board.write_scalars(step, {f"train/{name}": value for name, value in values.items()})
+            self._write(step, "train", values)
 
     def evaluated(self, step: int, report: evaluation.Report, best: Best) -> None:
         """One evaluation."""
         split = self._experiment.evaluation.split
         values = {"score": report.score} | {f"{task}/{name}": v for task, found in report.metrics.items() for name, v in found.items()}
+        self._write(step, split, values)
+        if self._progress is not None:
+            self._progress.say(f"step {step}: {split} score {report.score:.4f} (best {best.score:.4f} at step {best.step})")
+
+    def _write(self, step: int, split: str, values: Mapping[str, float]) -> None:
         self._folder.add_metrics(step, split, values)
-        self._board.write_scalars(step, {f"{split}/{name}": value for name, value in values.items()})
-        self._progress.say(f"step {step}: {split} score {report.score:.4f} (best {best.score:.4f} at step {best.step})")
+        if self._board is not None:
+            self._board.write_scalars(step, {f"{split}/{name}": value for name, value in values.items()})

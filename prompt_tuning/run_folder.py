@@ -26,10 +26,11 @@ from prompt_tuning.files import atomic_write
 
 
 class RunFolder:
-    """One run's folder."""
+    """One run's folder. Of several processes one writes: the others' `writes` is False, and what they would write is dropped."""
 
-    def __init__(self, path: str | os.PathLike[str]):
+    def __init__(self, path: str | os.PathLike[str], *, writes: bool = True):
         self.path = pathlib.Path(path)
+        self.writes = writes
 
     def claim(self, settings: Mapping[str, Any], gin_config: str) -> None:
         """Takes the folder for a run with these settings, or finds it taken by the very same run.
@@ -78,7 +79,10 @@ class RunFolder:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Keeps a second process out while this one trains. Raises UserError where another holds the folder."""
+        """Keeps a second run out while this one trains. Raises UserError where another holds the folder."""
+        if not self.writes:
+            yield
+            return
         with open(self.path / ".lock", "w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -96,21 +100,25 @@ class RunFolder:
 
     def write_json(self, name: str, value: Any) -> None:
         """Writes a JSON file whole."""
-        atomic_write(self.path / name, json.dumps(value, indent=2) + "\n")
+        if self.writes:
+            atomic_write(self.path / name, json.dumps(value, indent=2) + "\n")
 
     def write_rows(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
         """Writes a JSONL file whole."""
-        atomic_write(self.path / name, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        if self.writes:
+            atomic_write(self.path / name, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
     def add_metrics(self, step: int, split: str, metrics: Mapping[str, Any]) -> None:
         """Adds a row to `metrics.jsonl`."""
+        if not self.writes:
+            return
         with open(self.path / "metrics.jsonl", "a") as file:
             file.write(json.dumps({"step": step, "split": split} | dict(metrics)) + "\n")
 
     def forget_metrics_after(self, step: int) -> None:
         """Drops the rows of later steps, which a resumed run will measure again, and a last row that was cut off."""
         path = self.path / "metrics.jsonl"
-        if not path.exists():
+        if not self.writes or not path.exists():
             return
         kept = []
         for line in path.read_text().splitlines():

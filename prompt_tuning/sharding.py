@@ -1,6 +1,7 @@
 """One mesh, one table: how logical axes of parameters and batches lie on the devices."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import numpy as np
@@ -71,3 +72,34 @@ def of_rows(mesh: jax.sharding.Mesh) -> NamedSharding:
 def everywhere(mesh: jax.sharding.Mesh) -> NamedSharding:
     """A copy on every device."""
     return NamedSharding(mesh, PartitionSpec())
+
+
+def put(value: jax.typing.ArrayLike, place: jax.sharding.Sharding) -> jax.Array:
+    """An array laid where it belongs. Of several processes, which all have the whole of it, each lays down its own devices' part."""
+    if place.is_fully_addressable:
+        return jax.device_put(value, place)
+    whole = np.asarray(value)
+    return jax.make_array_from_callback(whole.shape, place, lambda index: whole[index])
+
+
+def on_host(array: jax.typing.ArrayLike) -> np.ndarray:
+    """The whole of an array, wherever its parts lie; of several processes all must ask together."""
+    if isinstance(array, jax.Array) and not (array.is_fully_addressable or array.is_fully_replicated):
+        from jax.experimental import multihost_utils
+
+        return np.asarray(multihost_utils.process_allgather(array, tiled=True))
+    return np.asarray(array)
+
+
+def rows_over_devices(batch: dict[str, np.ndarray], beside: Any) -> dict[str, Any]:
+    """A batch whose rows are shared out over the mesh that the arrays `beside` lie on.
+
+    As it is where the rows do not divide, or one device takes all.
+    """
+    place = getattr(next(iter(jax.tree.leaves(beside)), None), "sharding", None)
+    if not isinstance(place, NamedSharding) or place.mesh.shape["data"] == 1:
+        return batch
+    rows = of_rows(place.mesh)
+    if any(len(value) % place.mesh.shape["data"] for value in batch.values()):
+        return batch
+    return {name: put(value, rows) for name, value in batch.items()}
