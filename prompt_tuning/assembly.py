@@ -31,7 +31,7 @@ class Assembly:
 
     Attributes:
       graphdef: the model without its arrays; `nnx.merge(graphdef, tuned, frozen)` is the model.
-      tuned, frozen: nested dicts of arrays, on the mesh.
+      tuned, frozen: nested dicts of arrays on the mesh, or of their shapes (`abstract`).
       places: the sharding of every parameter, by name.
       rows: the audit table.
       base: what the frozen weights are, for checkpoints.
@@ -75,6 +75,38 @@ def audit(experiment: Experiment) -> tuple[trainable.Row, ...]:
     if experiment.base_checkpoint is not None:
         sources = interop.base_sources(assets.resolve(experiment.base_checkpoint), experiment.model, _abstract_arrays(model))
     quantized.name_sources(sources, quantized.linears(model), experiment.base_quantization)
+    model, found = _attached(experiment, vocabulary)
+    return trainable.audit(model, experiment.method.trainable, sources | found)
+
+
+def abstract(experiment: Experiment, mesh: jax.sharding.Mesh) -> Assembly:
+    """The assembly of an experiment from shapes alone, `jax.ShapeDtypeStruct`s that say where each lies: no checkpoint is read, no array
+    made, and the mesh may be one of devices that are not there."""
+    model, found = _attached(experiment, LateVocabulary(experiment))
+    sources = {name: "shape alone" for name, _ in trainable.named_variables(model)} | found
+    rows = trainable.audit(model, experiment.method.trainable, sources)
+    graphdef, places, tuned, frozen = _split(model, experiment, mesh)
+    tuned, frozen = (
+        trainable.nested({name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=places[name]) for name, x in state.items()})
+        for state in (tuned, frozen)
+    )
+    return Assembly(graphdef, tuned, frozen, places, rows, checkpoints.Base("shapes alone", ""), mesh)
+
+
+def _split(
+    model: nnx.Module, experiment: Experiment, mesh: jax.sharding.Mesh
+) -> tuple[Any, dict[str, jax.sharding.NamedSharding], dict[str, Any], dict[str, Any]]:
+    """The graph definition, where every parameter lies, and by name what is tuned and what is frozen."""
+    graphdef, *states = trainable.split(model, experiment.method.trainable)
+    places: dict[str, jax.sharding.NamedSharding] = {}
+    for state in states:
+        places |= sharding.of_state(state, mesh, fsdp=experiment.mesh.fsdp)
+    tuned, frozen = (trainable.named(nnx.to_pure_dict(state)) for state in states)
+    return graphdef, places, tuned, frozen
+
+
+def _attached(experiment: Experiment, vocabulary: Any) -> tuple[T5 | Decoder | Whisper, trainable.Sources]:
+    """The shapes of the model with the method attached, and where the method's values come from."""
     found: dict[str, str] = {}
 
     def attached() -> T5 | Decoder | Whisper:
@@ -83,8 +115,7 @@ def audit(experiment: Experiment) -> tuple[trainable.Row, ...]:
         found.update(experiment.method.attach(fresh, jax.random.key(0), vocabulary=vocabulary))
         return fresh
 
-    model = nnx.eval_shape(attached)
-    return trainable.audit(model, experiment.method.trainable, sources | found)
+    return nnx.eval_shape(attached), found
 
 
 class LateVocabulary:
@@ -121,7 +152,7 @@ def assemble(experiment: Experiment) -> Assembly:
         values, sources = interop.load_base(source, experiment.model, _abstract_arrays(model))
         quantized.quantize_named(values, kernels, quantization)
         graphdef, state = nnx.split(abstract_base(config, quantization=quantization))
-        places = sharding.of_state(state, mesh)
+        places = sharding.of_state(state, mesh, fsdp=experiment.mesh.fsdp)
         values = {name: jax.device_put(value, places[name]) for name, value in values.items()}
         model = nnx.merge(graphdef, trainable.nested(values))
         # A checkpoint's name alone is written into runs, so that a folder can be moved without changing what its runs are.
@@ -129,14 +160,12 @@ def assemble(experiment: Experiment) -> Assembly:
     quantized.name_sources(sources, kernels, quantization)
     sources = sources | experiment.method.attach(model, method_key, vocabulary=vocabulary)
     rows = trainable.audit(model, experiment.method.trainable, sources)
-    graphdef, tuned, frozen = trainable.split(model, experiment.method.trainable)
-    places = sharding.of_state(tuned, mesh) | sharding.of_state(frozen, mesh)
-    tuned_arrays, frozen_arrays = (
-        trainable.nested({name: jax.device_put(value, places[name]) for name, value in trainable.named(nnx.to_pure_dict(state)).items()})
-        for state in (tuned, frozen)
+    graphdef, places, tuned, frozen = _split(model, experiment, mesh)
+    tuned, frozen = (
+        trainable.nested({name: jax.device_put(value, places[name]) for name, value in state.items()}) for state in (tuned, frozen)
     )
-    fingerprint = checkpoints.fingerprint(frozen_arrays) if frozen_arrays else ""
-    return Assembly(graphdef, tuned_arrays, frozen_arrays, places, rows, checkpoints.Base(source, fingerprint), mesh)
+    fingerprint = checkpoints.fingerprint(frozen) if frozen else ""
+    return Assembly(graphdef, tuned, frozen, places, rows, checkpoints.Base(source, fingerprint), mesh)
 
 
 def check_vocabulary(experiment: Experiment) -> Any:

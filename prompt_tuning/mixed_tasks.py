@@ -134,11 +134,11 @@ def train_step(
     label_smoothing: float = 0.0,
     fixed: Mapping[str, Any] | None = None,
 ) -> tuple[Any, dict[str, Array]]:
-    """One step of J tasks on one batch that has `task_ids`: what J steps of `training.train_step` on the rows of each would do.
+    """One step of J tasks on one batch that has `task_ids`: what J steps of `programs.train_step` on the rows of each would do.
 
     Args:
-      state: a `training.TrainState` whose `tuned` is `stacked` and whose optimizer state is `jax.vmap(transform.init)` of it.
-      frozen, batch, and the rest: as of `training.train_step`.
+      state: a `programs.TrainState` whose `tuned` is `stacked` and whose optimizer state is `jax.vmap(transform.init)` of it.
+      frozen, batch, and the rest: as of `programs.train_step`.
       fixed: `stacked` values that the method holds fixed (`layers.Fixed`), where tasks differ in them, such as what a wayward prompt is
         kept near; `frozen` is then without them.
 

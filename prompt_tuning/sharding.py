@@ -1,6 +1,7 @@
 """One mesh, one table: how logical axes of parameters and batches lie on the devices."""
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -9,6 +10,7 @@ from flax import nnx
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from prompt_tuning.errors import UserError
+from prompt_tuning.models.layers import Fixed, Tunable
 
 # Logical axis -> mesh axis. An axis that is not here is on every device in full.
 TABLE: dict[str, str] = {
@@ -17,36 +19,49 @@ TABLE: dict[str, str] = {
     "mlp": "model",
     "vocab": "model",
 }
+# The same for matrices of the base where `Mesh.fsdp` shares them out over all devices.
+FSDP_TABLE: dict[str, str] = TABLE | {"embed": "data"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Mesh:
-    """The shape of the device mesh. `data` devices share out the rows of a batch, `model` devices the weights; -1 takes what is left."""
+    """The shape of the device mesh.
+
+    Attributes:
+      data: devices that share out the rows of a batch; -1 takes what is left.
+      model: devices that share out the weights.
+      fsdp: the base's matrices, and what the optimizer keeps of them, are shared out over the `data` devices too; each is gathered where
+        it is used (Rajbhandari et al. 2020, arXiv:1910.02054, stage 3). What a method added stays whole.
+    """
 
     data: int = -1
     model: int = 1
+    fsdp: bool = False
 
-    def build(self) -> jax.sharding.Mesh:
-        """The mesh over this process's devices. Raises UserError where they are too few or do not divide."""
-        devices = jax.device_count()
+    def build(self, at_hand: Sequence[jax.Device] | None = None) -> jax.sharding.Mesh:
+        """The mesh over all devices, or over those given, which need not be there. Raises UserError where they are too few."""
+        at_hand = jax.devices() if at_hand is None else at_hand
+        devices = len(at_hand)
         data = devices // self.model if self.data == -1 and self.model > 0 else self.data
         if data < 1 or self.model < 1 or data * self.model > devices:
             raise UserError(
                 f"mesh data={self.data}, model={self.model}: does not fit the {devices} device(s) at hand; "
                 "set sharding.Mesh.data and .model"
             )
-        chosen = np.array(jax.devices()[: data * self.model]).reshape(data, self.model)
+        chosen = np.array(at_hand[: data * self.model]).reshape(data, self.model)
         return jax.sharding.Mesh(chosen, ("data", "model"), axis_types=(AxisType.Auto, AxisType.Auto))
 
 
-def spec(axes: tuple[str, ...] | None, shape: tuple[int, ...], mesh: jax.sharding.Mesh) -> PartitionSpec:
+def spec(
+    axes: tuple[str, ...] | None, shape: tuple[int, ...], mesh: jax.sharding.Mesh, *, table: Mapping[str, str] = TABLE
+) -> PartitionSpec:
     """Where an array with these logical axes lies.
 
     Stacked layers have axes in front that are not named; a width that does not divide stays whole.
     """
     if not axes:
         return PartitionSpec()
-    names = (None,) * (len(shape) - len(axes)) + tuple(TABLE.get(axis) for axis in axes)
+    names = (None,) * (len(shape) - len(axes)) + tuple(table.get(axis) for axis in axes)
     used: set[str] = set()
     out: list[str | None] = []
     for name, size in zip(names, shape, strict=True):
@@ -56,12 +71,15 @@ def spec(axes: tuple[str, ...] | None, shape: tuple[int, ...], mesh: jax.shardin
     return PartitionSpec(*out)
 
 
-def of_state(state: nnx.State, mesh: jax.sharding.Mesh) -> dict[str, NamedSharding]:
+def of_state(state: nnx.State, mesh: jax.sharding.Mesh, *, fsdp: bool = False) -> dict[str, NamedSharding]:
     """Where each variable of a state lies, by its name ("/"-joined path)."""
-    return {
-        "/".join(map(str, path)): NamedSharding(mesh, spec(variable.get_metadata().get("axes"), variable.get_value().shape, mesh))
-        for path, variable in nnx.to_flat_state(state)
-    }
+
+    def place(variable: nnx.Variable) -> NamedSharding:
+        axes = variable.get_metadata().get("axes")
+        over_all = fsdp and len(axes or ()) > 1 and not isinstance(variable, Tunable | Fixed)
+        return NamedSharding(mesh, spec(axes, variable.get_value().shape, mesh, table=FSDP_TABLE if over_all else TABLE))
+
+    return {"/".join(map(str, path)): place(variable) for path, variable in nnx.to_flat_state(state)}
 
 
 def of_rows(mesh: jax.sharding.Mesh) -> NamedSharding:

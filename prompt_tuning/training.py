@@ -1,8 +1,4 @@
-"""Training: the step as a pure function, and the loop, read from top to bottom.
-
-The model is split once into a graph definition, what is tuned and what is frozen. The step differentiates with respect to what is tuned
-only, Optax sees and checkpoints hold only that, and the frozen weights are an argument that is never donated or copied.
-"""
+"""Training: the loop, read from top to bottom. Its step is `programs.train_step`."""
 
 import contextlib
 import dataclasses
@@ -12,158 +8,47 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from types import FrameType
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from flax import nnx
 
-from prompt_tuning import assembly, checkpoints, evaluation, interop, losses, optimizers, sharding, trainable
-from prompt_tuning.data import choices, features, mixtures
+from prompt_tuning import assembly, checkpoints, evaluation, interop, programs, sharding, trainable
+from prompt_tuning.data import mixtures
 from prompt_tuning.errors import Interrupted, UserError
 from prompt_tuning.experiment import Experiment, resolved
 from prompt_tuning.journal import Best, Journal
-from prompt_tuning.methods.base import rate_factors
-from prompt_tuning.models.layers import Tunable
 from prompt_tuning.models.whisper import WhisperConfig
+from prompt_tuning.programs import Batch, TrainState
 from prompt_tuning.run_folder import RunFolder
 
 Array = jax.Array
-Batch = dict[str, Array]
-
-
-class TrainState(NamedTuple):
-    """All that changes from step to step, or where it lies. `step` counts the steps taken."""
-
-    step: Any
-    tuned: dict[str, Any]
-    optimizer_state: Any
-
-
-def optimizer(experiment: Experiment, model: nnx.Module) -> optax.GradientTransformation:
-    """The Optax transformation of an experiment, whose method is on `model`.
-
-    A parameter that a method added (`Tunable`) keeps its second moment whole, as a prompt does in the released code; one of the base's own
-    has it factored, as T5's training does.
-    """
-    added = {name for name, variable in trainable.named_variables(model) if isinstance(variable, Tunable)}
-    updates = -(-experiment.train_steps // experiment.accumulation_steps)
-    transform = experiment.optimizer.transform(experiment.schedule.factor(updates), unfactored=added.__contains__)
-    return optimizers.with_clipping_and_accumulation(
-        optimizers.with_rate_factors(transform, rate_factors(experiment.method)),
-        max_norm=experiment.gradient_clip_norm,
-        accumulation_steps=experiment.accumulation_steps,
-    )
-
-
-def train_step(
-    state: TrainState,
-    frozen: dict[str, Any],
-    batch: Batch,
-    *,
-    graphdef: Any,
-    transform: optax.GradientTransformation,
-    seed: int,
-    dropout_rate: float,
-    z_loss: float,
-    label_smoothing: float,
-    choice_losses: losses.ChoiceLosses | None = None,
-) -> tuple[TrainState, dict[str, Array]]:
-    """One step on one batch: the new state, and what the weights before the step made of the batch.
-
-    The loss is the mean over target tokens of the batch, what the answer choices of `data.choices.layout` add (`choice_losses`), and what
-    the plugged-in modules ask for (`losses.penalty`). Dropout draws from the seed and the step alone, so a resumed run draws the same.
-    """
-    dropout_key = jax.random.fold_in(jax.random.key(seed), state.step) if dropout_rate else None
-
-    def loss_of(tuned: dict[str, Any]) -> tuple[Array, dict[str, Array]]:
-        model = nnx.merge(graphdef, tuned, frozen)
-        logits = model(batch, dropout_key=dropout_key)
-        targets, weights = batch["decoder_target_tokens"], batch["decoder_loss_weights"]
-        if choice_losses is None:
-            loss, metrics = losses.per_token(logits, targets, weights_BT=weights, label_smoothing=label_smoothing, z_loss=z_loss)
-        else:
-            loss, metrics = losses.of_choices(
-                logits, targets, weights_BCT=weights, settings=choice_losses, label_smoothing=label_smoothing, z_loss=z_loss
-            )
-        added = losses.penalty(model, batch, logits)
-        return (loss, metrics) if added is None else (loss + added, metrics | {"penalty": added})
-
-    (loss, metrics), gradient = jax.value_and_grad(loss_of, has_aux=True)(state.tuned)
-    updates, optimizer_state = transform.update(gradient, state.optimizer_state, state.tuned)
-    tuned = optax.apply_updates(state.tuned, updates)
-    metrics |= {"loss": loss, "gradient_norm": optax.tree.norm(gradient)}
-    return TrainState(state.step + 1, tuned, optimizer_state), metrics
 
 
 @dataclasses.dataclass(frozen=True)
 class Trainer:
-    """What the loop needs: where everything lies, and the step under `jit`: (state, frozen, batch) -> (state, metrics)."""
+    """What the loop needs: the program, and the state that it starts from."""
 
-    built: assembly.Assembly
+    program: programs.Program
     state: TrainState
-    places: TrainState
-    step: jax.stages.Wrapped
+
+    @property
+    def step(self) -> jax.stages.Wrapped:
+        """The step under `jit`: (state, frozen, batch) -> (state, metrics)."""
+        return self.program.step
+
+    @property
+    def places(self) -> TrainState:
+        """Where the state lies."""
+        return self.program.places
 
 
 def trainer(experiment: Experiment, built: assembly.Assembly) -> Trainer:
-    """The first state and the step, compiled with explicit shardings; the state is donated.
-
-    Raises UserError for a batch whose rows the mesh cannot share out evenly, and where a quantized kernel would be trained.
-    """
-    if experiment.batch_size % built.mesh.shape["data"]:
-        raise UserError(
-            f"batch_size: wanted a multiple of the mesh's {built.mesh.shape['data']} data devices, got {experiment.batch_size}; "
-            "set BATCH_SIZE or sharding.Mesh.data"
-        )
-    if held := [row for row in built.rows if row.trained and not jnp.issubdtype(row.dtype, jnp.floating)]:
-        raise UserError(
-            f"{held[0].name} is quantized ({held[0].dtype}) and cannot be trained ({len(held)} such): set BASE_QUANTIZATION = 'none', "
-            "or choose a method that leaves the kernels frozen"
-        )
-    transform = optimizer(experiment, nnx.merge(built.graphdef, built.tuned, built.frozen))
-    everywhere = sharding.everywhere(built.mesh)
-    tuned_places = trainable.nested({name: built.places[name] for name in trainable.named(built.tuned)})
-    # Optimizer state is made where it will lie, from shapes alone: nothing is copied or moved.
-    abstract = jax.eval_shape(transform.init, built.tuned)
-    optimizer_places = optimizers.like_params(abstract, built.tuned, built.places, otherwise=everywhere)
-    optimizer_state = jax.jit(transform.init, out_shardings=optimizer_places)(built.tuned)
-    state = TrainState(jax.device_put(jnp.zeros((), jnp.int32), everywhere), built.tuned, optimizer_state)
-    places = TrainState(everywhere, tuned_places, optimizer_places)
-    frozen_places = trainable.nested({name: built.places[name] for name in trainable.named(built.frozen)})
-    step = functools.partial(
-        train_step,
-        graphdef=built.graphdef,
-        transform=transform,
-        seed=experiment.seed,
-        dropout_rate=experiment.dropout_rate,
-        z_loss=experiment.z_loss,
-        label_smoothing=experiment.label_smoothing,
-        choice_losses=experiment.choice_losses,
-    )
-    rows = sharding.of_rows(built.mesh)
-    compiled = jax.jit(step, in_shardings=(places, frozen_places, rows), out_shardings=(places, everywhere), donate_argnums=0)
-    return Trainer(built, state, places, compiled)
-
-
-def abstract_batch(experiment: Experiment, mesh: jax.sharding.Mesh) -> dict[str, jax.ShapeDtypeStruct]:
-    """The shapes of the experiment's training batches, known before there is data."""
-    example = {"inputs": [features.EOS_ID], "targets": [features.EOS_ID], "task": 0}
-    shape: Any = {
-        "input_length": experiment.input_length,
-        "target_length": experiment.target_length,
-        "prompt": experiment.layout,
-    }
-    if experiment.choice_losses is None:
-        one = features.layout_rows([[example]], packed=experiment.packed, **shape)
-    else:
-        one = choices.layout([example], num_choices=experiment.choice_losses.num_choices, **shape)
-    rows = sharding.of_rows(mesh)
-    return {
-        name: jax.ShapeDtypeStruct((experiment.batch_size, *value.shape[1:]), value.dtype, sharding=rows) for name, value in one.items()
-    }
+    """The program of an experiment and its first state. Raises what `programs.program` raises."""
+    ready = programs.program(experiment, built)
+    return Trainer(ready, ready.start(built.tuned))
 
 
 def on_devices(batch: Mapping[str, np.ndarray], mesh: jax.sharding.Mesh) -> Batch:
@@ -231,7 +116,7 @@ def train(experiment: Experiment, workdir: str, *, gin_config: str = "", label: 
         built = assembly.assemble(experiment)
         print(trainable.table(built.rows), flush=True)
         ready = trainer(experiment, built)
-        take_step = ready.step.lower(ready.state, built.frozen, abstract_batch(experiment, built.mesh)).compile()
+        take_step = ready.step.lower(ready.program.state, ready.program.frozen, programs.abstract_batch(experiment, built.mesh)).compile()
         assembly.check_vocabulary(experiment)
         evaluate = evaluator(experiment, built.graphdef, built.frozen)
         saved = stack.enter_context(
@@ -278,18 +163,8 @@ def train(experiment: Experiment, workdir: str, *, gin_config: str = "", label: 
         if report is None:  # An earlier process ended between its last step and `results.json`.
             report = evaluate(state.tuned)
         if best.step != step:
-            state = state._replace(tuned=_restored(saved.restore_best(shapes(ready)[0])).trainable)
+            state = state._replace(tuned=_restored(saved.restore_best(ready.program.state.tuned)).trainable)
         return _finish(experiment, folder, built, state.tuned, evaluate, final=report, best=best, steps=step, seconds=seconds)
-
-
-def shapes(ready: Trainer) -> tuple[Any, Any]:
-    """What is tuned and the optimizer state as shapes with shardings: what a checkpoint is read into."""
-
-    def abstract(leaf: Array, place: jax.sharding.NamedSharding) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
-
-    tuned = jax.tree.map(abstract, ready.state.tuned, ready.places.tuned)
-    return tuned, jax.tree.map(abstract, ready.state.optimizer_state, ready.places.optimizer_state)
 
 
 def _due(step: int, every: int) -> bool:
@@ -297,7 +172,7 @@ def _due(step: int, every: int) -> bool:
 
 
 def _resume(ready: Trainer, saved: checkpoints.Checkpoints, folder: RunFolder, experiment: Experiment) -> tuple[TrainState, Best, float]:
-    restored = saved.restore_latest(*shapes(ready))
+    restored = saved.restore_latest(ready.program.state.tuned, ready.program.state.optimizer_state)
     if restored is None:
         folder.forget_metrics_after(-1)
         return ready.state, Best(), 0.0

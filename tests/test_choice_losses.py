@@ -11,7 +11,7 @@ from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prompt_tuning import assembly, interop, losses, training
+from prompt_tuning import assembly, interop, losses, programs, training
 from prompt_tuning.data import choices, features
 from prompt_tuning.errors import UserError
 from prompt_tuning.losses import ChoiceLosses
@@ -224,7 +224,7 @@ def test_choices_are_learned_and_updates_come_once_a_cycle(accumulation_steps):
     )
     built = assembly.assemble(settings)
     ready = training.trainer(settings, built)
-    take_step = ready.step.lower(ready.state, built.frozen, training.abstract_batch(settings, built.mesh)).compile()
+    take_step = ready.step.lower(ready.state, built.frozen, programs.abstract_batch(settings, built.mesh)).compile()
     state, found = ready.state, []
     with training.batches(settings, start_step=0) as batches:
         for step in range(settings.train_steps):

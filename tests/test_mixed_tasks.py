@@ -12,7 +12,7 @@ from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prompt_tuning import decoding, evaluation, infer, mixed_tasks, train, trainable, training
+from prompt_tuning import decoding, evaluation, infer, mixed_tasks, programs, train, trainable
 from prompt_tuning.data import features
 from prompt_tuning.errors import UserError
 from prompt_tuning.models.decoder import Decoder, DecoderConfig
@@ -110,10 +110,10 @@ def test_training_all_tasks_at_once_is_training_each_alone(name):
     transform = optax.chain(optax.clip_by_global_norm(0.1), optax.sgd(0.5, momentum=0.9))
     settings = {"graphdef": graphdef, "transform": transform, "seed": 0, "dropout_rate": 0.0, "z_loss": 1e-3, "label_smoothing": 0.1}
     stacked = mixed_tasks.stacked(tasks)
-    mixed = training.TrainState(jnp.int32(0), stacked, jax.vmap(transform.init)(stacked))
-    alone = [training.TrainState(jnp.int32(0), tuned, transform.init(tuned)) for tuned in tasks]
+    mixed = programs.TrainState(jnp.int32(0), stacked, jax.vmap(transform.init)(stacked))
+    alone = [programs.TrainState(jnp.int32(0), tuned, transform.init(tuned)) for tuned in tasks]
     mixed_step = contract.jitted(lambda state, batch: mixed_tasks.train_step(state, frozen, batch, **settings))
-    one_step = contract.jitted(lambda state, batch: training.train_step(state, frozen, batch, **settings))
+    one_step = contract.jitted(lambda state, batch: programs.train_step(state, frozen, batch, **settings))
     task_ids = np.array([0, 1, 2, 2, 1, 0], np.int32)
     for number in range(3):
         batch = laid_out(name, count=6, seed=number)
@@ -131,7 +131,7 @@ def test_a_task_without_a_row_keeps_what_it_has():
     graphdef, tasks, frozen = parts_of("prompt")
     transform = optax.adam(0.1)
     stacked = mixed_tasks.stacked(tasks)
-    before = training.TrainState(jnp.int32(0), stacked, jax.vmap(transform.init)(stacked))
+    before = programs.TrainState(jnp.int32(0), stacked, jax.vmap(transform.init)(stacked))
     batch = laid_out("prompt") | {"task_ids": np.array([0, 2, 2, 0], np.int32)}
     after, metrics = mixed_tasks.train_step(before, frozen, batch, graphdef=graphdef, transform=transform)
     assert float(metrics["loss"][1]) == 0.0 and min(float(metrics["loss"][task]) for task in (0, 2)) > 0
@@ -205,16 +205,16 @@ def test_each_task_has_its_own_penalty(name):
     transform = optax.chain(optax.clip_by_global_norm(0.1), optax.sgd(0.5))
     settings = {"graphdef": graphdef, "transform": transform, "seed": 0, "dropout_rate": 0.0, "z_loss": 0.0, "label_smoothing": 0.0}
     stacked = mixed_tasks.stacked(tasks)
-    state = training.TrainState(jnp.int32(0), stacked, jax.vmap(transform.init)(stacked))
+    state = programs.TrainState(jnp.int32(0), stacked, jax.vmap(transform.init)(stacked))
     batch, task_ids = laid_out(name, count=5), np.array([0, 2, 2, 0, 2], np.int32)
     mixed_step = contract.jitted(
         lambda state, batch: mixed_tasks.train_step(state, base, batch, fixed=mixed_tasks.stacked(fixed), **settings)
     )
     after, metrics = mixed_step(state, batch | {"task_ids": task_ids})
-    one_step = contract.jitted(lambda state, frozen, batch: training.train_step(state, frozen, batch, **settings))
+    one_step = contract.jitted(lambda state, frozen, batch: programs.train_step(state, frozen, batch, **settings))
     for task in (0, 2):
         whole = trainable.nested(trainable.named(base) | trainable.named(fixed[task]))
-        alone = training.TrainState(jnp.int32(0), tasks[task], transform.init(tasks[task]))
+        alone = programs.TrainState(jnp.int32(0), tasks[task], transform.init(tasks[task]))
         own = {key: value[task_ids == task] for key, value in batch.items()}
         wanted, said = one_step(alone, whole, own)
         assert float(said["penalty"]) > 1e-2

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from prompt_tuning import assembly, optimizers, trainable, training
+from prompt_tuning import assembly, optimizers, programs, trainable, training
 from prompt_tuning.data import features
 from prompt_tuning.errors import UserError
 from prompt_tuning.methods.adapter import Adapter
@@ -119,8 +119,8 @@ def abstract_step(method, *, layers=2, optimizer=EXPERIMENT.optimizer, **config_
     model = nnx.eval_shape(attached)
     graphdef, tuned, frozen = trainable.split(model, method.trainable)
     tuned, frozen = (nnx.to_pure_dict(state) for state in (tuned, frozen))
-    transform = training.optimizer(tiny_experiment(method=method, optimizer=optimizer, gradient_clip_norm=1.0), model)
-    state = training.TrainState(jax.ShapeDtypeStruct((), jnp.int32), tuned, jax.eval_shape(transform.init, tuned))
+    transform = programs.optimizer(tiny_experiment(method=method, optimizer=optimizer, gradient_clip_norm=1.0), model)
+    state = programs.TrainState(jax.ShapeDtypeStruct((), jnp.int32), tuned, jax.eval_shape(transform.init, tuned))
     example = {"inputs": np.array([5, 6, 1]), "targets": np.array([7, 1])}
     prompt = method.layout
     batch = features.layout(
@@ -130,7 +130,7 @@ def abstract_step(method, *, layers=2, optimizer=EXPERIMENT.optimizer, **config_
         prompt=prompt,
     )
     step = functools.partial(
-        training.train_step, graphdef=graphdef, transform=transform, seed=0, dropout_rate=0.1, z_loss=1e-4, label_smoothing=0.0
+        programs.train_step, graphdef=graphdef, transform=transform, seed=0, dropout_rate=0.1, z_loss=1e-4, label_smoothing=0.0
     )
     return step, (state, frozen, batch)
 

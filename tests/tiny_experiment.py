@@ -6,7 +6,7 @@ import json
 import pathlib
 from typing import Any
 
-from prompt_tuning import assembly, checkpoints, training
+from prompt_tuning import assembly, checkpoints, programs
 from prompt_tuning.data.vocabularies import Bytes
 from prompt_tuning.evaluation import Evaluation
 from prompt_tuning.experiment import Experiment
@@ -71,4 +71,5 @@ def restored(experiment: Experiment, folder: pathlib.Path, step: int) -> checkpo
 @functools.cache
 def _base_and_shapes(experiment: Experiment) -> tuple[checkpoints.Base, tuple[Any, Any]]:
     built = assembly.assemble(experiment)
-    return built.base, training.shapes(training.trainer(experiment, built))
+    state = programs.program(experiment, built).state
+    return built.base, (state.tuned, state.optimizer_state)

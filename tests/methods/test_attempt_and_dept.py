@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prompt_tuning import checkpoints, optimizers, trainable, training
+from prompt_tuning import checkpoints, optimizers, programs, trainable
 from prompt_tuning.data import features
 from prompt_tuning.errors import UserError
 from prompt_tuning.experiment import resolved
@@ -108,9 +109,9 @@ def test_only_its_own_tasks_examples_teach_a_targets_prompt(tmp_path):
     batch = packed_batch(method.layout)
 
     def loss_of(tuned):
-        return jnp.mean(jnp.square(training.nnx.merge(graphdef, tuned, frozen)(batch)))
+        return jnp.mean(jnp.square(nnx.merge(graphdef, tuned, frozen)(batch)))
 
-    gradient = trainable.named(training.nnx.to_pure_dict(jax.jit(jax.grad(loss_of))(tuned)))
+    gradient = trainable.named(nnx.to_pure_dict(jax.jit(jax.grad(loss_of))(tuned)))
     taught = np.abs(gradient["embed/prompt/rows"].reshape(3, LENGTH, WIDTH)).max(axis=(1, 2))
     assert (taught[:2] > 0).all() and taught[2] == 0, "no example is of the third task"
     assert all(np.abs(gradient[f"embed/prompt/{name}"]).max() > 0 for name in ("down", "up", "norm_scale", "norm_bias"))
@@ -120,7 +121,7 @@ def test_a_target_begins_with_the_attention_of_another_run(tmp_path):
     sources = source_files(tmp_path)
     taught = Attempt(length=LENGTH, initializer=Uniform(), sources=sources, width=5, tasks=2)
     _, state, _ = trainable.split(attached(taught), taught.trainable)
-    held = training.nnx.to_pure_dict(state)
+    held = nnx.to_pure_dict(state)
     with checkpoints.Checkpoints(tmp_path / "checkpoints", base=checkpoints.Base("random", "x")) as writer:
         writer.save(1, held, {}, extra={})
     (tmp_path / "experiment.json").write_text(json.dumps({"experiment": {"method": resolved(taught)}}))
@@ -197,8 +198,8 @@ def test_a_method_states_the_learning_rate_of_some_of_its_parameters():
         model = tiny.model_with(CONFIG, tiny.random_values(CONFIG))
         stated.attach(model, jax.random.key(0), vocabulary=None)
         _, tuned, _ = trainable.split(model, stated.trainable)
-        tuned = training.nnx.to_pure_dict(tuned)
-        transform = training.optimizer(experiment, model)
+        tuned = nnx.to_pure_dict(tuned)
+        transform = programs.optimizer(experiment, model)
         updates, _ = transform.update(jax.tree.map(jnp.ones_like, tuned), transform.init(tuned), tuned)
         for name, update in trainable.named(updates).items():
             # Adam's first step is the rate, whatever the gradient.
@@ -227,7 +228,7 @@ def test_settings_that_cannot_be_are_refused(tmp_path):
     decoder = DecoderConfig(vocab_size=40, d_model=16, d_ff=8, num_layers=1, num_heads=2, num_kv_heads=2, head_width=4)
     for method in (Attempt(sources=sources, length=LENGTH), DePT()):
         with pytest.raises(UserError, match="wanted an encoder-decoder, got Decoder"):
-            method.attach(Decoder(decoder, training.nnx.Rngs(params=0)), jax.random.key(0), vocabulary=None)
+            method.attach(Decoder(decoder, nnx.Rngs(params=0)), jax.random.key(0), vocabulary=None)
 
 
 def test_settings_survive_a_round_through_replace(tmp_path):

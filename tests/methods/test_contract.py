@@ -18,7 +18,7 @@ import optax
 import pytest
 from flax import nnx
 
-from prompt_tuning import checkpoints, trainable, training
+from prompt_tuning import checkpoints, programs, trainable
 from prompt_tuning.data import features
 from prompt_tuning.models.layers import Fixed
 from prompt_tuning.models.t5 import T5
@@ -168,10 +168,10 @@ def test_a_step_changes_all_that_is_trained_and_nothing_else(name):
     transform = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.1))
     step = jitted(
         functools.partial(
-            training.train_step, graphdef=graphdef, transform=transform, seed=0, dropout_rate=0.1, z_loss=0.0, label_smoothing=0.0
+            programs.train_step, graphdef=graphdef, transform=transform, seed=0, dropout_rate=0.1, z_loss=0.0, label_smoothing=0.0
         )
     )
-    state, losses = training.TrainState(jnp.int32(0), tuned, transform.init(tuned)), []
+    state, losses = programs.TrainState(jnp.int32(0), tuned, transform.init(tuned)), []
     for _ in range(3):
         state, metrics = step(state, frozen, batch_of(name))
         losses.append(float(metrics["loss"]))

@@ -11,7 +11,7 @@ import optax
 import pytest
 from flax import nnx
 
-from prompt_tuning import checkpoints, decoding, trainable, training
+from prompt_tuning import checkpoints, decoding, programs, trainable, training
 from prompt_tuning.data import decoder_vocabularies, features
 from prompt_tuning.data.features import Delimiters
 from prompt_tuning.errors import Interrupted, UserError
@@ -112,10 +112,10 @@ def test_a_step_changes_all_that_is_trained_and_nothing_else(name):
     transform = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.1))
     step = jitted(
         functools.partial(
-            training.train_step, graphdef=graphdef, transform=transform, seed=0, dropout_rate=0.1, z_loss=0.0, label_smoothing=0.0
+            programs.train_step, graphdef=graphdef, transform=transform, seed=0, dropout_rate=0.1, z_loss=0.0, label_smoothing=0.0
         )
     )
-    state, losses = training.TrainState(jnp.int32(0), tuned, transform.init(tuned)), []
+    state, losses = programs.TrainState(jnp.int32(0), tuned, transform.init(tuned)), []
     for _ in range(3):
         state, metrics = step(state, frozen, batch_of(name))
         losses.append(float(metrics["loss"]))

@@ -9,7 +9,7 @@ import optax
 import pytest
 from flax import nnx
 
-from prompt_tuning import interop, losses, trainable, training
+from prompt_tuning import interop, losses, programs, trainable
 from prompt_tuning.data import features
 from prompt_tuning.errors import UserError
 from prompt_tuning.methods.per_layer import PerLayerPrompt
@@ -126,7 +126,7 @@ def wayward_step(gamma):
     graphdef, tuned, frozen = (nnx.to_pure_dict(p) if isinstance(p, nnx.State) else p for p in trainable.split(model, trainable.Tunable))
     transform = optax.sgd(1.0)
     step = functools.partial(
-        training.train_step, graphdef=graphdef, transform=transform, seed=0, dropout_rate=0.0, z_loss=0.0, label_smoothing=0.0
+        programs.train_step, graphdef=graphdef, transform=transform, seed=0, dropout_rate=0.0, z_loss=0.0, label_smoothing=0.0
     )
     return tuned, frozen, transform.init(tuned), jax.jit(step)
 
@@ -141,7 +141,7 @@ def test_the_loss_is_the_tokens_plus_gamma_times_the_mean_squared_distance():
     batch = features.layout([example], input_length=4, target_length=3, prompt=Wayward(length=4).layout)
     found = {}
     for gamma in (0.0, 0.5):
-        given = training.TrainState(jnp.int32(0), {"embed": {"prompt": {"rows": jnp.asarray(rows)}}}, state)
+        given = programs.TrainState(jnp.int32(0), {"embed": {"prompt": {"rows": jnp.asarray(rows)}}}, state)
         after, metrics = wayward_step(gamma)[3](given, frozen, batch)
         found[gamma] = np.asarray(after.tuned["embed"]["prompt"]["rows"]), {name: float(value) for name, value in metrics.items()}
     penalty = 0.5 * np.square(rows - anchor).sum(axis=1).mean()

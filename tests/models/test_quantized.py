@@ -17,7 +17,7 @@ from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prompt_tuning import assembly, evaluate, interop, trainable, training
+from prompt_tuning import assembly, evaluate, interop, programs, trainable, training
 from prompt_tuning.data import features
 from prompt_tuning.errors import Interrupted, UserError
 from prompt_tuning.methods import ia3, lora
@@ -286,10 +286,10 @@ def test_a_step_changes_all_that_is_trained_and_nothing_else(kind, name):
     transform = optax.sgd(0.05)
     step = jitted(
         functools.partial(
-            training.train_step, graphdef=graphdef, transform=transform, seed=0, dropout_rate=0.1, z_loss=0.0, label_smoothing=0.0
+            programs.train_step, graphdef=graphdef, transform=transform, seed=0, dropout_rate=0.1, z_loss=0.0, label_smoothing=0.0
         )
     )
-    state, metrics = step(training.TrainState(jnp.int32(0), tuned, transform.init(tuned)), frozen, batch_of(METHODS[name]))
+    state, metrics = step(programs.TrainState(jnp.int32(0), tuned, transform.init(tuned)), frozen, batch_of(METHODS[name]))
     assert np.isfinite(metrics["loss"])
     jax.tree.map(np.testing.assert_array_equal, frozen, before[1])
     same = [path for path, value in trainable.named(state.tuned).items() if np.array_equal(value, trainable.named(before[0])[path])]

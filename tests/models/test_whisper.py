@@ -12,7 +12,7 @@ import optax
 import pytest
 from flax import nnx
 
-from prompt_tuning import decoding, trainable, training
+from prompt_tuning import decoding, programs, trainable
 from prompt_tuning.data import features
 from prompt_tuning.errors import UserError
 from prompt_tuning.methods.prompt import Prompt, Uniform
@@ -190,11 +190,11 @@ def test_a_step_changes_all_that_is_trained_and_nothing_else(name):
     transform = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.1))
     step = jax.jit(
         functools.partial(
-            training.train_step, graphdef=graphdef, transform=transform, seed=0, dropout_rate=0.1, z_loss=0.0, label_smoothing=0.0
+            programs.train_step, graphdef=graphdef, transform=transform, seed=0, dropout_rate=0.1, z_loss=0.0, label_smoothing=0.0
         ),
         compiler_options=FAST,
     )
-    state, metrics = step(training.TrainState(jnp.int32(0), tuned, transform.init(tuned)), frozen, batch_of(layout_of(name)))
+    state, metrics = step(programs.TrainState(jnp.int32(0), tuned, transform.init(tuned)), frozen, batch_of(layout_of(name)))
     assert np.isfinite(metrics["loss"])
     jax.tree.map(np.testing.assert_array_equal, frozen, before[1])
     same = [path for path, value in trainable.named(state.tuned).items() if np.array_equal(value, trainable.named(before[0])[path])]
