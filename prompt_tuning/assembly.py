@@ -153,8 +153,8 @@ def assemble(experiment: Experiment) -> Assembly:
         quantized.quantize_named(values, kernels, quantization)
         graphdef, state = nnx.split(abstract_base(config, quantization=quantization))
         places = sharding.of_state(state, mesh, fsdp=experiment.mesh.fsdp)
-        values = {name: jax.device_put(value, places[name]) for name, value in values.items()}
-        model = nnx.merge(graphdef, trainable.nested(values))
+        model = nnx.merge(graphdef, trainable.nested({name: sharding.put(value, places[name]) for name, value in values.items()}))
+        del values  # Where the devices hold copies.
         # A checkpoint's name alone is written into runs, so that a folder can be moved without changing what its runs are.
         source = experiment.base_checkpoint
     quantized.name_sources(sources, kernels, quantization)
@@ -162,7 +162,7 @@ def assemble(experiment: Experiment) -> Assembly:
     rows = trainable.audit(model, experiment.method.trainable, sources)
     graphdef, places, tuned, frozen = _split(model, experiment, mesh)
     tuned, frozen = (
-        trainable.nested({name: jax.device_put(value, places[name]) for name, value in state.items()}) for state in (tuned, frozen)
+        trainable.nested({name: sharding.put(value, places[name]) for name, value in state.items()}) for state in (tuned, frozen)
     )
     fingerprint = checkpoints.fingerprint(frozen) if frozen else ""
     return Assembly(graphdef, tuned, frozen, places, rows, checkpoints.Base(source, fingerprint), mesh)

@@ -18,7 +18,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from prompt_tuning import cli, text_tables
+from prompt_tuning import cli, processes, text_tables
 from prompt_tuning.errors import UserError
 
 if TYPE_CHECKING:
@@ -178,9 +178,16 @@ def _flags(parser: argparse.ArgumentParser) -> None:
     add_checkpoint_flag(parser)
     add_report_flags(parser)
     parser.add_argument("--resamples", type=int, default=1000, help="of the intervals; 0 leaves them out (default 1000)")
+    processes.add_flags(parser)
 
 
 def _run(experiment: "Experiment", flags: argparse.Namespace) -> None:
+    processes.join(flags)
+    with processes.only_first_speaks():
+        _evaluate(experiment, flags)
+
+
+def _evaluate(experiment: "Experiment", flags: argparse.Namespace) -> None:
     from prompt_tuning import evaluation
     from prompt_tuning.run_folder import RunFolder
 
@@ -203,7 +210,7 @@ def _run(experiment: "Experiment", flags: argparse.Namespace) -> None:
         "seconds": round(time.monotonic() - started, 3),
     }
     print(json.dumps(result) if flags.json else table(result))
-    if flags.workdir:
+    if flags.workdir and processes.is_first():
         folder = RunFolder(flags.workdir)
         folder.path.mkdir(parents=True, exist_ok=True)
         name = f"{loaded.checkpoint}-{settings.split}"

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 
@@ -49,6 +50,27 @@ def optimizer(experiment: Experiment, model: nnx.Module) -> optax.GradientTransf
     )
 
 
+def loss(
+    model: nnx.Module,
+    logits: Array,
+    batch: Batch,
+    *,
+    z_loss: float,
+    label_smoothing: float,
+    choice_losses: losses.ChoiceLosses | None,
+) -> tuple[Array, dict[str, Array]]:
+    """The loss of a batch and its parts, given the model's logits; see `train_step`."""
+    targets, weights = batch["decoder_target_tokens"], batch["decoder_loss_weights"]
+    if choice_losses is None:
+        value, metrics = losses.per_token(logits, targets, weights_BT=weights, label_smoothing=label_smoothing, z_loss=z_loss)
+    else:
+        value, metrics = losses.of_choices(
+            logits, targets, weights_BCT=weights, settings=choice_losses, label_smoothing=label_smoothing, z_loss=z_loss
+        )
+    added = losses.penalty(model, batch, logits)
+    return (value, metrics) if added is None else (value + added, metrics | {"penalty": added})
+
+
 def train_step(
     state: TrainState,
     frozen: dict[str, Any],
@@ -72,20 +94,12 @@ def train_step(
     def loss_of(tuned: dict[str, Any]) -> tuple[Array, dict[str, Array]]:
         model = nnx.merge(graphdef, tuned, frozen)
         logits = model(batch, dropout_key=dropout_key)
-        targets, weights = batch["decoder_target_tokens"], batch["decoder_loss_weights"]
-        if choice_losses is None:
-            loss, metrics = losses.per_token(logits, targets, weights_BT=weights, label_smoothing=label_smoothing, z_loss=z_loss)
-        else:
-            loss, metrics = losses.of_choices(
-                logits, targets, weights_BCT=weights, settings=choice_losses, label_smoothing=label_smoothing, z_loss=z_loss
-            )
-        added = losses.penalty(model, batch, logits)
-        return (loss, metrics) if added is None else (loss + added, metrics | {"penalty": added})
+        return loss(model, logits, batch, z_loss=z_loss, label_smoothing=label_smoothing, choice_losses=choice_losses)
 
-    (loss, metrics), gradient = jax.value_and_grad(loss_of, has_aux=True)(state.tuned)
+    (value, metrics), gradient = jax.value_and_grad(loss_of, has_aux=True)(state.tuned)
     updates, optimizer_state = transform.update(gradient, state.optimizer_state, state.tuned)
     tuned = optax.apply_updates(state.tuned, updates)
-    metrics |= {"loss": loss, "gradient_norm": optax.tree.norm(gradient)}
+    metrics |= {"loss": value, "gradient_norm": optax.tree.norm(gradient)}
     return TrainState(state.step + 1, tuned, optimizer_state), metrics
 
 
@@ -136,7 +150,7 @@ def program(experiment: Experiment, built: assembly.Assembly) -> Program:
 
     def start(tuned: dict[str, Any]) -> TrainState:
         made = jax.jit(transform.init, out_shardings=places.optimizer_state)(tuned)
-        return TrainState(jax.device_put(jnp.zeros((), jnp.int32), everywhere), tuned, made)
+        return TrainState(sharding.put(np.int32(0), everywhere), tuned, made)
 
     step = functools.partial(
         train_step,

@@ -9,6 +9,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from prompt_tuning import caches
 from prompt_tuning.errors import UserError
 from prompt_tuning.models.layers import Fixed, Tunable
 
@@ -87,6 +88,17 @@ def of_rows(mesh: jax.sharding.Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(TABLE["batch"]))
 
 
+def of_cache(name: str, shape: tuple[int, ...], mesh: jax.sharding.Mesh) -> NamedSharding:
+    """Where an array of a decoding cache lies: its rows over `data`, and the heads of keys and values over `model`, where they divide."""
+    row = caches.row_axis(name)
+    axes = [""] * len(shape)
+    if row is not None:
+        axes[row] = "batch"
+        if len(shape) == 5:  # [N, B, H, L, K].
+            axes[row + 1] = "heads"
+    return NamedSharding(mesh, spec(tuple(axes), shape, mesh))
+
+
 def everywhere(mesh: jax.sharding.Mesh) -> NamedSharding:
     """A copy on every device."""
     return NamedSharding(mesh, PartitionSpec())
@@ -94,7 +106,7 @@ def everywhere(mesh: jax.sharding.Mesh) -> NamedSharding:
 
 def put(value: jax.typing.ArrayLike, place: jax.sharding.Sharding) -> jax.Array:
     """An array laid where it belongs. Of several processes, which all have the whole of it, each lays down its own devices' part."""
-    if place.is_fully_addressable:
+    if place.is_fully_addressable or (isinstance(value, jax.Array) and not value.is_fully_addressable):
         return jax.device_put(value, place)
     whole = np.asarray(value)
     return jax.make_array_from_callback(whole.shape, place, lambda index: whole[index])
@@ -115,7 +127,7 @@ def rows_over_devices(batch: dict[str, np.ndarray], beside: Any) -> dict[str, An
     As it is where the rows do not divide, or one device takes all.
     """
     place = getattr(next(iter(jax.tree.leaves(beside)), None), "sharding", None)
-    if not isinstance(place, NamedSharding) or place.mesh.shape["data"] == 1:
+    if not isinstance(place, NamedSharding) or not isinstance(place.mesh, jax.sharding.Mesh) or place.mesh.shape["data"] == 1:
         return batch
     rows = of_rows(place.mesh)
     if any(len(value) % place.mesh.shape["data"] for value in batch.values()):

@@ -11,11 +11,10 @@ from types import FrameType
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from prompt_tuning import assembly, checkpoints, evaluation, interop, programs, sharding, trainable
+from prompt_tuning import assembly, checkpoints, evaluation, interop, processes, programs, sharding, trainable
 from prompt_tuning.data import mixtures
 from prompt_tuning.errors import Interrupted, UserError
 from prompt_tuning.experiment import Experiment, resolved
@@ -98,20 +97,22 @@ def train(experiment: Experiment, workdir: str, *, gin_config: str = "", label: 
     Raises:
       UserError: for what the user gave wrong, and for a loss that is not finite.
       Interrupted: after SIGTERM, once the state is saved.
+
+    Of several processes each trains on its devices; the first writes the folder, which all see.
     """
     if isinstance(experiment.model, WhisperConfig):
         raise UserError(
             "train: a Whisper hears, and the tasks here are texts; train it from Python (docs/whisper.md), or set another model"
         )
-    folder = RunFolder(workdir)
-    folder.claim(resolved(experiment), gin_config)
-    if folder.results is not None:
-        return folder.results
+    folder = RunFolder(workdir, writes=processes.is_first())
+    processes.first_alone(lambda: folder.claim(resolved(experiment), gin_config))
+    if processes.agreed(folder.results is not None):
+        return folder.results or {}
     with contextlib.ExitStack() as stack:
-        stack.enter_context(folder.locked())
+        processes.first_alone(lambda: stack.enter_context(folder.locked()))
         asked_to_stop = stack.enter_context(_sigterm())
         # TensorFlow is imported and the first batches are made in the background, while the model is read and the step compiles here.
-        start_step = checkpoints.latest_step(folder.path / "checkpoints") or 0
+        start_step = processes.agreed(checkpoints.latest_step(folder.path / "checkpoints") or 0)
         data = stack.enter_context(batches(experiment, start_step=start_step))
         built = assembly.assemble(experiment)
         print(trainable.table(built.rows), flush=True)
@@ -138,7 +139,7 @@ def train(experiment: Experiment, workdir: str, *, gin_config: str = "", label: 
             last = step == experiment.train_steps
             evaluating = last or _due(step, experiment.eval_steps)
             # Asked once a step: a signal that comes during the evaluation waits for the next step, which then saves.
-            stopping = asked_to_stop()
+            stopping = asked_to_stop(step)
             saving = last or _due(step, experiment.checkpoint_steps) or stopping
             # Metrics are read one step late, so that the devices are not waited for; all are read before anything is kept.
             while len(unread) > (0 if evaluating or saving else 1):
@@ -178,7 +179,7 @@ def _resume(ready: Trainer, saved: checkpoints.Checkpoints, folder: RunFolder, e
         return ready.state, Best(), 0.0
     folder.forget_metrics_after(restored.step)
     print(f"resuming at step {restored.step} of {experiment.train_steps}", flush=True)
-    step = jax.device_put(jnp.int32(restored.step), ready.places.step)
+    step = sharding.put(np.int32(restored.step), ready.places.step)
     return TrainState(step, restored.trainable, restored.optimizer_state), Best(**restored.extra["best"]), restored.extra["seconds"]
 
 
@@ -205,9 +206,13 @@ def _finish(
     flat = trainable.named(best_tuned)
     prompt = nnx.merge(built.graphdef, best_tuned, built.frozen).embed.prompt
     if prompt is not None:  # The rows, whatever makes them: what a network made needs the network no more.
-        checkpoints.save_prompt_npy(folder.path / "prompt.npy", prompt())
+        prompt_PD = sharding.on_host(prompt())
+        if folder.writes:
+            checkpoints.save_prompt_npy(folder.path / "prompt.npy", prompt_PD)
     if experiment.save_base:
-        interop.save_base(folder.path / "base", trainable.named(built.frozen) | flat, config=experiment.model, dtype="bfloat16")
+        base = {name: sharding.on_host(value) for name, value in (trainable.named(built.frozen) | flat).items()}
+        if folder.writes:
+            interop.save_base(folder.path / "base", base, config=experiment.model, dtype="bfloat16")
     trained, frozen = trainable.totals(built.rows)
     results = {
         "split": experiment.evaluation.split,
@@ -224,11 +229,14 @@ def _finish(
 
 
 @contextlib.contextmanager
-def _sigterm() -> Iterator[Callable[[], bool]]:
-    """A function that says whether SIGTERM has come; outside the main thread it never does."""
+def _sigterm() -> Iterator[Callable[[int], bool]]:
+    """A function of the step that says whether SIGTERM has come; outside the main thread it never does."""
+    if processes.count() > 1:  # JAX listens itself, and makes all processes stop after the same step.
+        yield processes.asked_to_stop
+        return
     asked = threading.Event()
     if threading.current_thread() is not threading.main_thread():
-        yield asked.is_set
+        yield lambda step: False
         return
 
     def handler(number: int, frame: FrameType | None) -> None:
@@ -237,6 +245,6 @@ def _sigterm() -> Iterator[Callable[[], bool]]:
 
     previous = signal.signal(signal.SIGTERM, handler)
     try:
-        yield asked.is_set
+        yield lambda step: asked.is_set()
     finally:
         signal.signal(signal.SIGTERM, previous)
