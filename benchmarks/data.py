@@ -7,7 +7,7 @@ that is trained here, put in a new order every epoch and packed, first fit, into
 a label, RTE's templates) and 4,000 long ones (an article and its summary, XSum's). Ours is `mixtures.training_batches`, as the train
 command takes it, which makes batches in a thread. Theirs is `datasets.load_dataset`, a batched `map` in two processes with plain Jinja and
 transformers' T5TokenizerFast, and `select` in the order of the epoch; packing inputs beside targets is no part of them, so it is plain
-Python over lists. Its cache is empty in the first round and full in later ones; ours reads and tokenizes anew each time.
+Python over lists. The caches of both are empty in the first round and full in later ones.
 
 Each measurement is a process of its own on the same two cores, and the sides take turns, round by round. The batches of both must be
 equal, or the benchmark stops. Prints a table and writes `benchmarks/results/data.csv`, a line for each kind of rows:
@@ -139,12 +139,13 @@ def timed_batches(batches: Iterator[Batch], *, imported: float, count: int) -> d
 
 def ours(case: Case, folder: pathlib.Path) -> dict[str, Any]:
     """The batches of this package."""
-    from prompt_tuning.data import mixtures, text_tasks  # noqa: F401  The second brings TensorFlow and SeqIO.
+    from prompt_tuning.data import mixtures, token_cache
     from prompt_tuning.data.instructions.templated import Templated
     from prompt_tuning.data.tasks.instructions import Instructions
     from prompt_tuning.data.vocabularies import SentencePiece
 
     imported = since_started()
+    os.environ[token_cache.VARIABLE] = str(folder / "tokens")
     source = Instructions(TASK, format=Templated(case.templates), train_files=(str(folder / f"{case.data}.jsonl"),))
     vocabulary = SentencePiece(str(folder / "spiece.model"), extra_ids=EXTRA_IDS)
     with mixtures.training_batches(source, vocabulary=vocabulary.load, batch_size=case.batch_size, packed=True, **case.lengths) as batches:

@@ -29,12 +29,17 @@ def settle(*, may_restart: bool = False) -> None:
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-    cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "prompt_tuning" / "xla"
+    cache = user_cache() / "xla"
     with contextlib.suppress(OSError):
         cache.mkdir(parents=True, exist_ok=True)
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
         os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
     settle_memory()
+
+
+def user_cache() -> pathlib.Path:
+    """The folder that keeps what can be made again, between runs."""
+    return pathlib.Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "prompt_tuning"
 
 
 def settle_memory() -> None:

@@ -15,6 +15,7 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 _CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "prompt_tuning" / "tests"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+os.environ.setdefault("PROMPT_TUNING_TOKEN_CACHE", "")  # Tests read what they write.
 # [B, 1, D] + [S, D] is a mistake more often than a wish.
 os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
 

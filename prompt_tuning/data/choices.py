@@ -7,7 +7,7 @@ Letters: B rows of a batch, C choices, T target length.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,7 +22,7 @@ Choices = tuple[tuple[int, ...], ...]
 
 
 class Reader:
-    """Reads the choices of a task's elements; each text is tokenized once.
+    """Reads the choices of a task's rows; each text is tokenized once.
 
     Args:
       vocabulary: of the targets.
@@ -31,27 +31,26 @@ class Reader:
 
     def __init__(self, vocabulary: "seqio.Vocabulary", *, title: str):
         self._vocabulary, self._title = vocabulary, title
-        self._ids: dict[bytes, tuple[int, ...]] = {}
+        self._ids: dict[str, tuple[int, ...]] = {}
         self._known: dict[Choices, Choices] = {}
 
-    def __call__(self, row: int, element: dict[str, Any]) -> Choices:
-        """The choices of an element that SeqIO tokenized, the right one first; none where it has no `answer_choices`.
+    def __call__(self, row: int, texts: Sequence[str], targets: Sequence[int] | np.ndarray) -> Choices:
+        """The choices of a row, the right one first; none where it has no texts of choices. `targets` are the row's token ids.
 
         Raises UserError, naming the row, where the targets are none of them.
         """
-        texts = list(element.get("answer_choices", ()))
         if not texts:
             return ()
         for text in texts:
             if text not in self._ids:
-                self._ids[text] = (*map(int, self._vocabulary.encode(text.decode())), self._vocabulary.eos_id)
-        right = tuple(map(int, element["targets"]))
+                self._ids[text] = (*map(int, self._vocabulary.encode(text)), self._vocabulary.eos_id)
+        right = tuple(map(int, targets))
         every = tuple(self._ids[text] for text in texts)
         if right not in every:
             shown = self._vocabulary.decode([token for token in right if token != self._vocabulary.eos_id])
             raise UserError(
                 f"task {self._title}: the target {shown!r} of example {row} is none of its answer choices "
-                f"{[text.decode() for text in texts]}; mend the row, or train with experiment.Experiment.choice_losses = None"
+                f"{list(texts)}; mend the row, or train with experiment.Experiment.choice_losses = None"
             )
         ordered = (right, *(choice for choice in every if choice != right))
         return self._known.setdefault(ordered, ordered)  # Most rows of a task share theirs.

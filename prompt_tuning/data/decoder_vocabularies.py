@@ -6,10 +6,12 @@ Their examples are laid as one sequence: [BOS] [prompt] inputs targets EOS (`fea
 import dataclasses
 import functools
 import os
+import pathlib
 from typing import TYPE_CHECKING, Any
 
 from prompt_tuning import assets
 from prompt_tuning.data.features import Delimiters
+from prompt_tuning.data.plain_vocabularies import Pieces, TokenizerFile
 from prompt_tuning.errors import UserError
 
 if TYPE_CHECKING:
@@ -41,7 +43,7 @@ class SentencePiece:
 
     def load(self) -> "seqio.Vocabulary":
         """The SeqIO vocabulary, read once a process. Raises UserError for a missing or broken file, or one without EOS or BOS asked for."""
-        return _loaded("SentencePieceVocabulary", _file(self.path, "a SentencePiece model (.model)"), self.delimiters)
+        return _loaded_pieces(_file(self.path, "a SentencePiece model (.model)"), self.delimiters)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +81,7 @@ class TokenizerJson:
 
     def load(self) -> "seqio.Vocabulary":
         """The SeqIO vocabulary, read once a process. Raises UserError for a missing or broken file, or one without a token named."""
-        return _loaded("TokenizerVocabulary", _file(self.path, "a tokenizer.json"), self.delimiters)
+        return _loaded_tokenizer(_file(self.path, "a tokenizer.json"), self.delimiters)
 
 
 def _marks(eos: int, bos: int | None, pad: int | None) -> Delimiters:
@@ -124,7 +126,18 @@ def read_tokenizer(path: str, modified: int) -> Any:
 
 
 @functools.lru_cache(maxsize=8)
-def _loaded(kind: str, file: tuple[str, int], delimiters: Delimiters) -> "seqio.Vocabulary":
+def _loaded_pieces(file: tuple[str, int], delimiters: Delimiters) -> Pieces:
+    make = functools.partial(_in_seqio, "SentencePieceVocabulary", file, delimiters)
+    return Pieces(pathlib.Path(file[0]).read_bytes(), extra_ids=0, delimiters=delimiters, make=make)
+
+
+@functools.lru_cache(maxsize=8)
+def _loaded_tokenizer(file: tuple[str, int], delimiters: Delimiters) -> TokenizerFile:
+    make = functools.partial(_in_seqio, "TokenizerVocabulary", file, delimiters)
+    return TokenizerFile(file[0], read_tokenizer(*file), delimiters=delimiters, make=make)
+
+
+def _in_seqio(kind: str, file: tuple[str, int], delimiters: Delimiters) -> "seqio.Vocabulary":
     from prompt_tuning.data import seqio_vocabularies
 
     return getattr(seqio_vocabularies, kind)(*file, delimiters)

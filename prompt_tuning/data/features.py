@@ -13,6 +13,7 @@ Letters: B rows of a batch, S source length, T target length, P prompt length.
 """
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, get_args
 
@@ -150,37 +151,31 @@ def layout_rows(
     Packed rows have also `encoder_positions` and `decoder_positions`, which start from 0 in each segment and count the prompt.
     Raises UserError where a row does not hold its examples (use `pack`).
     """
-    source_length, decoder_length = input_length + prompt.encoder_length, target_length + prompt.decoder_length
     pad, joint = prompt.delimiters.pad, prompt.delimiters.start is None
-    batch: Batch = {}
-    for side, length in (("encoder", source_length), ("decoder", decoder_length)):
-        batch[f"{side}_input_tokens"] = np.full((len(rows), length), pad, np.int32)
-        batch[f"{side}_prompt_slots"] = np.full((len(rows), length), TOKEN_SLOT, np.int32)
-        batch[f"{side}_segment_ids"] = np.zeros((len(rows), length), np.int32)
-        batch[f"{side}_positions"] = np.zeros((len(rows), length), np.int32)
-    batch["decoder_target_tokens"] = np.full((len(rows), decoder_length), pad, np.int32)
-    batch["decoder_loss_weights"] = np.zeros((len(rows), decoder_length), np.float32)
+    encoder = _Side("encoder", input_length + prompt.encoder_length)
+    decoder = _Side("decoder", target_length + prompt.decoder_length)
     start = None if joint else decoder_start(prompt)
-    for index, row in enumerate(rows):
-        encoder_at = decoder_at = 0
+    wanted: list[np.ndarray] = []
+    weights: list[np.ndarray] = []
+    for row in rows:
         for segment, example in enumerate(row, start=1):
             inputs, targets = _checked(example, input_length, target_length, prompt)
             tokens, slots = _encoder_sequence(inputs, prompt, first_row=_task_of(example, prompt) * prompt.encoder_length)
             given = start
             if given is None:
                 given, tokens, slots = (tokens[-1:], slots[-1:]), tokens[:-1], slots[:-1]
-            encoder_at = _write(batch, "encoder", index, encoder_at, segment, tokens, slots)
-            tokens, slots, wanted, weights = _decoder_sequence(given, targets, prompt, example.get("loss_mask"))
-            where = slice(decoder_at, decoder_at + len(tokens))
-            decoder_at = _write(batch, "decoder", index, decoder_at, segment, tokens, slots)
-            batch["decoder_target_tokens"][index, where] = wanted
-            batch["decoder_loss_weights"][index, where] = weights
-    if not packed:
-        del batch["encoder_positions"], batch["decoder_positions"]
-    if not prompt.encoder_length:
-        del batch["encoder_prompt_slots"]
-    if not prompt.decoder_length and not (joint and prompt.encoder_length):
-        del batch["decoder_prompt_slots"]
+            encoder.add(tokens, slots, segment)
+            tokens, slots, asked, counted = _decoder_sequence(given, targets, prompt, example.get("loss_mask"))
+            decoder.add(tokens, slots, segment)
+            wanted.append(asked)
+            weights.append(counted)
+        encoder.end_row()
+        decoder.end_row()
+    prompted = bool(prompt.decoder_length) or (joint and bool(prompt.encoder_length))
+    batch = encoder.arrays(len(rows), pad=pad, slots=bool(prompt.encoder_length), positions=packed)
+    batch |= decoder.arrays(len(rows), pad=pad, slots=prompted, positions=packed)
+    batch["decoder_target_tokens"] = decoder.laid(wanted, len(rows), np.int32, filler=pad)
+    batch["decoder_loss_weights"] = decoder.laid(weights, len(rows), np.float32)
     return batch
 
 
@@ -199,20 +194,23 @@ def pack(
     Raises UserError for an example with empty inputs or targets.
     """
     source_length, decoder_length = input_length + prompt.encoder_length, target_length + prompt.decoder_length
-    rows: list[tuple[list[Example], int, int]] = []
+    rows: list[list[Any]] = []  # Examples, and the positions that are used on both sides.
+    begins = int(prompt.delimiters.bos is not None)
+    more_source, more_target = prompt.encoder_length - (prompt.delimiters.start is None), prompt.decoder_length
     for example in examples:
-        inputs, targets = _checked(example, input_length, target_length, prompt)
-        need_source = len(inputs) + prompt.encoder_length - (prompt.delimiters.start is None)
-        need_target = len(targets) + prompt.decoder_length
-        for place, (row, used_source, used_target) in enumerate(rows):
-            if used_source + need_source <= source_length and used_target + need_target <= decoder_length:
-                row.append(example)
-                rows[place] = (row, used_source + need_source, used_target + need_target)
+        _check_filled(example, prompt)
+        need_source = min(len(example["inputs"]) + begins, input_length) + more_source
+        need_target = min(len(example["targets"]), target_length) + more_target
+        for row in rows:
+            if row[1] + need_source <= source_length and row[2] + need_target <= decoder_length:
+                row[0].append(example)
+                row[1] += need_source
+                row[2] += need_target
                 break
         else:
             if len(rows) == open_rows:
                 yield rows.pop(0)[0]
-            rows.append(([example], need_source, need_target))
+            rows.append([[example], need_source, need_target])
     for row, _, _ in rows:
         yield row
 
@@ -243,15 +241,20 @@ def _holds_token(batch: Batch, side: str, row: int) -> np.ndarray:
 def _checked(example: Example, input_length: int, target_length: int, prompt: PromptLayout) -> tuple[np.ndarray, np.ndarray]:
     """Inputs, behind BOS where there is one, and targets, cut to their lengths."""
     marks = prompt.delimiters
+    _check_filled(example, prompt)
+    bos = [] if marks.bos is None else [marks.bos]
+    inputs = trim(example["inputs"], input_length - len(bos), eos=marks.eos)
+    return np.concatenate([np.array(bos, np.int32), inputs]) if bos else inputs, trim(example["targets"], target_length, eos=marks.eos)
+
+
+def _check_filled(example: Example, prompt: PromptLayout) -> None:
+    marks = prompt.delimiters
     begun = marks.start is None and (marks.bos is not None or prompt.encoder_length > 0)
     for name in ("targets",) if begun else ("inputs", "targets"):
         if len(example[name]) == 0:
             text = example.get("inputs_pretokenized")
             shown = f"inputs {text!r}" if text is not None else f"inputs (ids) {list(map(int, example['inputs'][:20]))}"
             raise UserError(f"an example has empty {name}: {shown}; wanted at least one token; drop the row or give its {name} text")
-    bos = [] if marks.bos is None else [marks.bos]
-    inputs = trim(example["inputs"], input_length - len(bos), eos=marks.eos)
-    return np.concatenate([np.array(bos, np.int32), inputs]) if bos else inputs, trim(example["targets"], target_length, eos=marks.eos)
 
 
 def _task_of(example: Example, prompt: PromptLayout) -> int:
@@ -275,7 +278,7 @@ def _decoder_place(prompt: PromptLayout) -> int:
 def _with_prompt(tokens: np.ndarray, length: int, *, at: int, first_row: int, pad: int) -> tuple[np.ndarray, np.ndarray]:
     """Opens `length` prompt slots before position `at` of a token sequence: `(tokens, slots)`."""
     if not length:
-        return tokens, np.full(len(tokens), TOKEN_SLOT, np.int32)
+        return tokens, _token_slots(len(tokens))
     filled = np.concatenate([tokens[:at], np.full(length, pad, np.int32), tokens[at:]])
     slots = np.full(len(filled), TOKEN_SLOT, np.int32)
     slots[at : at + length] = np.arange(first_row, first_row + length)
@@ -295,20 +298,76 @@ def _decoder_sequence(
 
     With a mask it counts where the mask of that token is true. A cut target's EOS counts as the token whose place it takes.
     """
-    tokens = np.concatenate([given[0], targets])
-    slots = np.concatenate([given[1], np.full(len(targets), TOKEN_SLOT, np.int32)])
-    weights = np.zeros(len(tokens) - 1, np.float32)
-    weights[-len(targets) :] = 1.0 if mask is None else mask[: len(targets)]
-    return tokens[:-1], slots[:-1], np.where(weights > 0, tokens[1:], prompt.delimiters.pad).astype(np.int32), weights
+    tokens = np.concatenate([given[0], targets[:-1]])
+    prompted = len(given[1]) > 1 or given[1][0] != TOKEN_SLOT
+    slots = np.concatenate([given[1], _token_slots(len(targets) - 1)]) if prompted else _token_slots(len(tokens))
+    before = len(tokens) - len(targets)  # Rows of a prompt, of which nothing is asked.
+    if mask is None and not before:
+        return tokens, slots, targets, _ones(len(targets))
+    weights, wanted = np.zeros(len(tokens), np.float32), np.full(len(tokens), prompt.delimiters.pad, np.int32)
+    counted = np.ones(len(targets), bool) if mask is None else mask[: len(targets)]
+    weights[before:] = counted
+    wanted[before:][counted] = targets[counted]
+    return tokens, slots, wanted, weights
 
 
-def _write(batch: Batch, side: str, row: int, start: int, segment: int, tokens: np.ndarray, slots: np.ndarray) -> int:
-    end = start + len(tokens)
-    length = batch[f"{side}_input_tokens"].shape[1]
-    if end > length:
-        raise UserError(f"a packed row needs {end} {side} positions and has {length}; group the examples with pack()")
-    batch[f"{side}_input_tokens"][row, start:end] = tokens
-    batch[f"{side}_prompt_slots"][row, start:end] = slots
-    batch[f"{side}_segment_ids"][row, start:end] = segment
-    batch[f"{side}_positions"][row, start:end] = np.arange(len(tokens))
-    return end
+@functools.lru_cache(maxsize=4096)
+def _token_slots(length: int) -> np.ndarray:
+    slots = np.full(length, TOKEN_SLOT, np.int32)
+    slots.flags.writeable = False  # It is every caller's.
+    return slots
+
+
+@functools.lru_cache(maxsize=4096)
+def _ones(length: int) -> np.ndarray:
+    ones = np.ones(length, np.float32)
+    ones.flags.writeable = False
+    return ones
+
+
+class _Side:
+    """The sequences of one side of a batch, kept until all are known: each array is then written at once."""
+
+    def __init__(self, name: str, length: int) -> None:
+        self._name, self._length = name, length
+        self._row = self._at = 0
+        self._tokens: list[np.ndarray] = []
+        self._slots: list[np.ndarray] = []
+        self._segments: list[int] = []
+        self._starts: list[int] = []  # In the array, row behind row.
+
+    def add(self, tokens: np.ndarray, slots: np.ndarray, segment: int) -> None:
+        """Puts a sequence behind the others of the row. Raises UserError where the row does not hold it."""
+        end = self._at + len(tokens)
+        if end > self._length:
+            raise UserError(f"a packed row needs {end} {self._name} positions and has {self._length}; group the examples with pack()")
+        self._tokens.append(tokens)
+        self._slots.append(slots)
+        self._segments.append(segment)
+        self._starts.append(self._row * self._length + self._at)
+        self._at = end
+
+    def end_row(self) -> None:
+        """Goes to the next row."""
+        self._row, self._at = self._row + 1, 0
+
+    def arrays(self, rows: int, *, pad: int, slots: bool, positions: bool) -> Batch:
+        """Tokens, segment ids and, where they are wanted, slots and positions."""
+        lengths = np.fromiter(map(len, self._tokens), np.int64, len(self._tokens))
+        ends = np.cumsum(lengths)
+        within = np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - lengths, lengths)
+        self._places = np.repeat(np.array(self._starts, np.int64), lengths) + within
+        found = {f"{self._name}_input_tokens": self.laid(self._tokens, rows, np.int32, filler=pad)}
+        if slots:
+            found[f"{self._name}_prompt_slots"] = self.laid(self._slots, rows, np.int32, filler=TOKEN_SLOT)
+        found[f"{self._name}_segment_ids"] = self.laid([np.repeat(np.array(self._segments, np.int32), lengths)], rows, np.int32)
+        if positions:
+            found[f"{self._name}_positions"] = self.laid([within], rows, np.int32)
+        return found
+
+    def laid(self, sequences: list[np.ndarray], rows: int, dtype: Any, *, filler: int = 0) -> np.ndarray:
+        """An array that holds these sequences, in the order of `add`, at their places; after `arrays`."""
+        array = np.full(rows * self._length, filler, dtype)
+        if sequences:
+            array[self._places] = np.concatenate(sequences)
+        return array.reshape(rows, self._length)

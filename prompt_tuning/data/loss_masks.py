@@ -1,7 +1,7 @@
 """From places in a text to tokens: which tokens of a target the loss is on, where it is on parts of the target only."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -10,8 +10,10 @@ from prompt_tuning.errors import UserError
 if TYPE_CHECKING:
     import seqio
 
+Spans = Sequence[tuple[int, int]]
 
-def loss_mask(vocabulary: "seqio.Vocabulary", text: str, spans: Sequence[tuple[int, int]]) -> np.ndarray:
+
+def loss_mask(vocabulary: "seqio.Vocabulary", text: str, spans: Spans) -> np.ndarray:
     """Whether the loss is on each token of a target, EOS included: bool [T].
 
     A token counts where a character of it lies in one of the spans (as in transformers' assistant masks); one that stands for no character
@@ -42,17 +44,22 @@ def token_offsets(vocabulary: "seqio.Vocabulary", text: str) -> list[tuple[int, 
     )
 
 
-def of_elements(vocabulary: "seqio.Vocabulary", dataset: Any, *, title: str) -> np.ndarray | None:
-    """The masks of a tokenized data set's targets, end to end: bool [all target tokens]. None where no row has `loss_spans`."""
-    if "loss_spans" not in dataset.element_spec:
-        return None
+def of_rows(vocabulary: "seqio.Vocabulary", rows: Iterable[tuple[str, Spans, int]], *, title: str) -> np.ndarray:
+    """The masks of tokenized targets, end to end: bool [all target tokens].
+
+    Args:
+      vocabulary: of the targets.
+      rows: of each row the target, its spans (empty: the loss is on all of it), and the number of its tokens, EOS included.
+      title: the task's, for errors.
+
+    Raises UserError, naming the row, where the tokens that can be told apart are not those of the row.
+    """
     found = []
-    for row, element in enumerate(dataset.as_numpy_iterator()):
-        spans = [(int(begin), int(end)) for begin, end in element["loss_spans"]]
-        mask = loss_mask(vocabulary, element["targets_pretokenized"].decode(), spans) if spans else np.ones(len(element["targets"]), bool)
-        if len(mask) != len(element["targets"]):
+    for row, (text, spans, count) in enumerate(rows):
+        mask = loss_mask(vocabulary, text, spans) if len(spans) else np.ones(count, bool)
+        if len(mask) != count:
             raise UserError(
-                f"task {title}: example {row} has {len(element['targets'])} target tokens, of which {len(mask)} can be told apart; "
+                f"task {title}: example {row} has {count} target tokens, of which {len(mask)} can be told apart; "
                 "train on the last response alone (last_only)"
             )
         found.append(mask)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
-from prompt_tuning.data import choices, features, lazy_imports
+from prompt_tuning.data import choices, features, lazy_imports, row_tasks
 from prompt_tuning.data.example_tables import ExampleTable, Shuffled, dataset_of, example_table, number_of, title_of
 from prompt_tuning.data.prefetch import Prefetched
 from prompt_tuning.errors import UserError
@@ -24,7 +24,6 @@ from prompt_tuning.errors import UserError
 if TYPE_CHECKING:
     import seqio
 
-    from prompt_tuning.data.text_tasks import TextTask
 
 Shard = tuple[int, int]
 STREAM_EXAMPLES = 512
@@ -39,8 +38,8 @@ class Source(Protocol):
         """The names of its tasks in reports, in the order of `tasks`."""
         ...
 
-    def tasks(self, vocabulary: "seqio.Vocabulary") -> "list[TextTask]":
-        """Its SeqIO tasks, registered on demand under names that hold a hash of the settings."""
+    def tasks(self, vocabulary: "seqio.Vocabulary") -> list[Any]:
+        """Its tasks, `row_tasks.RowTask` or `text_tasks.TextTask`, under names that hold a hash of the settings."""
         ...
 
 
@@ -81,7 +80,7 @@ class Mixture:
         """The names of the tasks of all sources."""
         return tuple(name for source in self.sources for name in source.task_names)
 
-    def tasks(self, vocabulary: "seqio.Vocabulary") -> "list[TextTask]":
+    def tasks(self, vocabulary: "seqio.Vocabulary") -> list[Any]:
         """The tasks of all sources."""
         return [task for source in self.sources for task in source.tasks(vocabulary)]
 
@@ -180,6 +179,9 @@ def elements(
     task: "seqio.Task", split: str, limit: int | None = None, *, input_length: int = 128, target_length: int = 32
 ) -> Iterator[dict[str, Any]]:
     """As `evaluation_examples`, one at a time and perhaps none."""
+    if getattr(task, "read", None) is not None:
+        yield from row_tasks.examples(task, split, limit)
+        return
     from prompt_tuning.data import text_tasks
 
     if getattr(task, "streaming", False):
@@ -243,7 +245,7 @@ def mixed_examples(
 
 
 def tables_and_rates(
-    source: Source, tasks: "Sequence[TextTask]", split: str, *, with_choices: bool = False
+    source: Source, tasks: Sequence[Any], split: str, *, with_choices: bool = False
 ) -> tuple[list[ExampleTable | None], list[int | None], np.ndarray]:
     """The examples, their number and the mixing rate of each task of a source.
 
@@ -330,7 +332,7 @@ def training_batches(
     return Prefetched(make, ahead)
 
 
-def with_split(tasks: "Sequence[TextTask]", split: str) -> "list[TextTask]":
+def with_split(tasks: Sequence[Any], split: str) -> list[Any]:
     """The tasks that have a split, in order; all of them where none has, so that reading one says what is missing."""
     return [task for task in tasks if split in task.splits] or list(tasks)
 

@@ -7,15 +7,15 @@ For evaluation a row keeps its texts (`inputs_pretokenized`, `targets_pretokeniz
 accepted answer), `group` (a tag that some metrics read: rows of one question, say) and `loss_spans` (see `rows.TextRow`).
 """
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import seqio
 import tensorflow as tf
 
-from prompt_tuning.data import metrics, vocabularies
-from prompt_tuning.data.rows import TextRow
+from prompt_tuning.data import metrics
+from prompt_tuning.data.plain_vocabularies import as_seqio
+from prompt_tuning.data.row_tasks import Read, ends_of, registered_name
 
 LIST_FIELDS = ("answer_choices", "references")
 
@@ -27,21 +27,44 @@ class TextTask(seqio.Task):
       title: the name in reports.
       metric_names: names in `prompt_tuning.data.metrics`; the first is the main one.
       streaming: whether its examples come without end.
+      settings: what decides its content.
+      vocabulary: of inputs and targets.
+      read: gives the rows of a split, where all that is done with rows of Python is to tokenize them; else None.
     """
 
-    def __init__(self, name: str, *, title: str, metric_names: tuple[str, ...], streaming: bool = False, **settings: Any) -> None:
-        super().__init__(name, **settings)
+    def __init__(
+        self,
+        name: str,
+        *,
+        title: str,
+        metric_names: tuple[str, ...],
+        streaming: bool = False,
+        settings: Any = None,
+        vocabulary: Any = None,
+        read: Read | None = None,
+        **fields: Any,
+    ) -> None:
+        super().__init__(name, **fields)
         self.title = title
         self.metric_names = metric_names
         self.streaming = streaming
+        self.settings, self.vocabulary, self.read = settings, vocabulary, read
 
 
-def rows_source(read: Callable[[str], Sequence[TextRow]], splits: Sequence[str]) -> seqio.FunctionDataSource:
-    """A SeqIO source over rows that Python reads; `read(split)` is called when the split is asked for."""
+class RowsSource(seqio.FunctionDataSource):
+    """A source over rows that Python reads.
 
-    def dataset_fn(split: str, shuffle_files: bool, seed: int | None = None) -> tf.data.Dataset:
+    Attributes:
+      read: gives the rows of a split.
+    """
+
+    def __init__(self, read: Read, splits: Sequence[str]) -> None:
+        super().__init__(self._rows, splits=splits)
+        self.read = read
+
+    def _rows(self, split: str, shuffle_files: bool, seed: int | None = None) -> tf.data.Dataset:
         del shuffle_files, seed
-        rows = read(split)
+        rows = self.read(split)
         columns: dict[str, Any] = {
             name: tf.constant([getattr(row, name) for row in rows], tf.string) for name in ("inputs", "targets", "group")
         }
@@ -51,14 +74,17 @@ def rows_source(read: Callable[[str], Sequence[TextRow]], splits: Sequence[str])
             columns["loss_spans"] = tf.ragged.constant([row.loss_spans for row in rows], tf.int32, ragged_rank=1, inner_shape=(2,))
         return tf.data.Dataset.from_tensor_slices(columns)
 
-    return seqio.FunctionDataSource(dataset_fn, splits=splits)
+
+def rows_source(read: Read, splits: Sequence[str]) -> seqio.DataSource:
+    """A SeqIO source over rows that Python reads; `read(split)` is called when the split is asked for."""
+    return RowsSource(read, splits)
 
 
 def register(
     title: str,
     *,
     settings: Any,
-    vocabulary: seqio.Vocabulary,
+    vocabulary: Any,
     source: Callable[[], seqio.DataSource],
     preprocessors: Sequence[Callable[..., tf.data.Dataset]] = (),
     metric_names: tuple[str, ...] = (),
@@ -77,29 +103,26 @@ def register(
       streaming: see `TextTask`.
       tokenize: whether to tokenize and append EOS after the preprocessors; else they do it themselves.
     """
-    content = repr((title, settings, metric_names, streaming, vocabulary_key(vocabulary)))
-    name = f"{title}_{hashlib.sha256(content.encode()).hexdigest()[:12]}"
+    name = registered_name(title, settings, metric_names, streaming, vocabulary)
     if name in seqio.TaskRegistry.names():
         return seqio.TaskRegistry.get(name)
-    ends = {"inputs": vocabularies.delimiters(vocabulary).inputs_end, "targets": True}
+    inside = as_seqio(vocabulary)
     tail = (seqio.preprocessors.tokenize, seqio.preprocessors.append_eos_after_trim) if tokenize else ()
+    made = source()
     return seqio.TaskRegistry.add(
         name,
-        source=source(),
+        source=made,
         preprocessors=[*preprocessors, *tail],
-        output_features={key: seqio.Feature(vocabulary, add_eos=end, dtype=tf.int32) for key, end in ends.items()},
+        output_features={key: seqio.Feature(inside, add_eos=end, dtype=tf.int32) for key, end in ends_of(vocabulary).items()},
         metric_fns=[metrics.seqio_metric(metric) for metric in metric_names],
         task_cls=TextTask,
         title=title,
         metric_names=metric_names,
         streaming=streaming,
+        settings=settings,
+        vocabulary=vocabulary,
+        read=made.read if isinstance(made, RowsSource) and tokenize and not preprocessors else None,
     )
-
-
-def vocabulary_key(vocabulary: seqio.Vocabulary) -> tuple[str, int, str, vocabularies.Delimiters]:
-    """What tells a vocabulary apart: its class, size, content and delimiters."""
-    model = getattr(vocabulary, "sp_model", None) or b""
-    return type(vocabulary).__name__, int(vocabulary.vocab_size), hashlib.sha256(model).hexdigest(), vocabularies.delimiters(vocabulary)
 
 
 def as_example(features: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,10 +6,12 @@ Those of decoder-only models are in `decoder_vocabularies.py`.
 import dataclasses
 import functools
 import os
+import pathlib
 from typing import TYPE_CHECKING, Any, Protocol
 
 from prompt_tuning import assets
 from prompt_tuning.data.features import T5_DELIMITERS, Delimiters
+from prompt_tuning.data.plain_vocabularies import ByteValues, Pieces
 from prompt_tuning.errors import UserError
 
 if TYPE_CHECKING:
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Vocabulary(Protocol):
-    """The settings of a vocabulary; `load` gives the vocabulary itself."""
+    """The settings of a vocabulary; `load` gives the vocabulary itself, as SeqIO's without TensorFlow (`plain_vocabularies`)."""
 
     @property
     def delimiters(self) -> Delimiters:
@@ -89,17 +91,21 @@ def sentinel_id(vocabulary: "seqio.Vocabulary", index: int) -> int:
 
 
 @functools.lru_cache(maxsize=8)
-def _load_sentencepiece(path: str, extra_ids: int, modified: int) -> "seqio.Vocabulary":
+def _load_sentencepiece(path: str, extra_ids: int, modified: int) -> Pieces:
     del modified  # A key of the cache: a file written anew is read anew.
-    import seqio
 
-    vocabulary = seqio.SentencePieceVocabulary(path, extra_ids=extra_ids)
+    def make() -> "seqio.Vocabulary":
+        import seqio
+
+        return seqio.SentencePieceVocabulary(path, extra_ids=extra_ids)
+
     try:
-        ids = (vocabulary.tokenizer.pad_id(), vocabulary.eos_id, vocabulary.unk_id)
+        vocabulary = Pieces(pathlib.Path(path).read_bytes(), extra_ids=extra_ids, delimiters=None, make=make)
     except Exception as error:  # The reader raises plain RuntimeError or protobuf's DecodeError.
         raise UserError(
             f"vocabulary {path}: not a readable SentencePiece model ({type(error).__name__}); wanted a .model file; fetch it again"
         ) from error
+    ids = (vocabulary.pad_id, vocabulary.eos_id, vocabulary.unk_id)
     if ids != (0, 1, 2):
         raise UserError(
             f"vocabulary {path}: wanted T5's ids padding 0, EOS 1, unknown 2, got {ids}; train it with pad_id=0, eos_id=1, unk_id=2, "
@@ -109,7 +115,10 @@ def _load_sentencepiece(path: str, extra_ids: int, modified: int) -> "seqio.Voca
 
 
 @functools.lru_cache(maxsize=8)
-def _load_bytes(extra_ids: int) -> "seqio.Vocabulary":
-    import seqio
+def _load_bytes(extra_ids: int) -> ByteValues:
+    def make() -> "seqio.Vocabulary":
+        import seqio
 
-    return seqio.ByteVocabulary(extra_ids=extra_ids)
+        return seqio.ByteVocabulary(extra_ids=extra_ids)
+
+    return ByteValues(extra_ids=extra_ids, delimiters=T5_DELIMITERS, make=make)

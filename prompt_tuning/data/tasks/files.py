@@ -15,15 +15,13 @@ import random
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from prompt_tuning.data import metrics, row_files
+from prompt_tuning.data import metrics, row_files, row_tasks
 from prompt_tuning.data.rows import SPLITS, TextRow
 from prompt_tuning.data.templates import Template, field_names
 from prompt_tuning.errors import UserError
 
 if TYPE_CHECKING:
     import seqio
-
-    from prompt_tuning.data.text_tasks import TextTask
 
 _READ_ERRORS = (OSError, EOFError)
 
@@ -109,8 +107,8 @@ class Files:
             found += matches
         return tuple(found)
 
-    def tasks(self, vocabulary: "seqio.Vocabulary") -> "list[TextTask]":
-        """The SeqIO task; see `mixtures.Source`. Raises UserError for missing files or columns that are not named."""
+    def tasks(self, vocabulary: "seqio.Vocabulary") -> list[row_tasks.RowTask]:
+        """The task; see `mixtures.Source`. Raises UserError for missing files or columns that are not named."""
         paths = {split: self.paths(split) for split in SPLITS}
         splits = tuple(split for split, found in paths.items() if found)
         if not splits:
@@ -123,17 +121,17 @@ class Files:
             raise UserError(
                 "neither INPUT_COLUMN nor TEMPLATE is set; wanted the name of the column to read, or a text with columns in braces"
             )
-        from prompt_tuning.data import text_tasks
-
         # A file that changes makes another task.
         stamps = [(path, os.stat(path).st_size, os.stat(path).st_mtime_ns) for found in paths.values() for path in found]
         return [
-            text_tasks.register(
+            row_tasks.register(
                 self.name,
                 settings=(self, stamps),
                 vocabulary=vocabulary,
-                source=functools.partial(text_tasks.rows_source, functools.partial(text_rows, self), splits),
+                read=functools.partial(text_rows, self),
+                splits=splits,
                 metric_names=self.metric_names,
+                on_disk=True,
             )
         ]
 
