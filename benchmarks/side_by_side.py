@@ -5,7 +5,6 @@ import contextlib
 import csv
 import dataclasses
 import json
-import math
 import os
 import pathlib
 import resource
@@ -100,16 +99,22 @@ def timed_steps(step: Callable[[], float], *, steps: int) -> dict[str, Any]:
 
 
 def our_steps(
-    experiment: Any, examples: Sequence[Any], *, steps: int, started: Callable[[str, tuple[int, ...]], np.ndarray] | None = None
+    experiment: Any,
+    examples: Sequence[Any] | Mapping[str, Any],
+    *,
+    steps: int,
+    started: Callable[[str, tuple[int, ...]], np.ndarray] | None = None,
 ) -> dict[str, Any]:
     """Steps of this package, as the train command takes them: `timed_steps`, `operations`, `trained` and `memory` (GPU, bytes).
 
-    `started` gives what is trained its first values, by name and shape; None leaves the method's own.
+    `examples` may be a batch that is laid out already. `started` gives what is trained its first values, by name and shape; None leaves
+    the method's own.
     """
     import jax
 
     from prompt_tuning import assembly, trainable, training
     from prompt_tuning.data import features
+    from prompt_tuning.planning.counting import operations
 
     built = assembly.assemble(experiment)
     if started is not None:
@@ -119,7 +124,7 @@ def our_steps(
     trained = sum(value.size for value in jax.tree.leaves(built.tuned))
     ready = training.trainer(experiment, built)
     lengths = {"input_length": experiment.input_length, "target_length": experiment.target_length}
-    laid = features.layout(examples, **lengths, prompt=experiment.method.layout)
+    laid = examples if isinstance(examples, Mapping) else features.layout(examples, **lengths, prompt=experiment.method.layout)
     state = ready.state
 
     def step() -> float:
@@ -132,28 +137,6 @@ def our_steps(
     found["memory"] = (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
     jaxpr = ready.step.trace(state, built.frozen, training.on_devices(laid, built.mesh)).jaxpr
     return found | {"operations": float(operations(jaxpr.jaxpr))}
-
-
-def operations(jaxpr: Any) -> int:
-    """Floating-point operations of the matrix products in a jaxpr, those of inner jaxprs times the number of their runs.
-
-    Attention in one kernel counts as its two products, and as four more in the backward pass: what that computes again is not counted.
-    """
-    total = 0
-    for equation in jaxpr.eqns:
-        if equation.primitive.name == "dot_general":
-            (contracted, _), _ = equation.params["dimension_numbers"]
-            width = math.prod(equation.invars[0].aval.shape[axis] for axis in contracted)
-            total += 2 * width * math.prod(equation.outvars[0].aval.shape)
-        if equation.primitive.name.startswith("dot_product_attention"):
-            (batch, queries, heads, width), (_, keys, _, _) = (variable.aval.shape for variable in equation.invars[:2])
-            total += (8 if "bwd" in equation.primitive.name else 4) * batch * heads * queries * keys * width
-        for value in equation.params.values():
-            for inner in value if isinstance(value, list | tuple) else (value,):
-                inner = getattr(inner, "jaxpr", inner)
-                if hasattr(inner, "eqns"):
-                    total += equation.params.get("length", 1) * operations(inner)
-    return total
 
 
 def their_steps(loss_of: Callable[[], Any], optimizer: Any, *, steps: int, dtype: str, device: str = "cpu") -> dict[str, Any]:
