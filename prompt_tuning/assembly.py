@@ -1,6 +1,7 @@
 """Puts the model, the checkpoint and the method of an experiment together, once."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -21,6 +22,8 @@ from prompt_tuning.models.whisper import Whisper, WhisperConfig
 _PADDING_ROWS = 128
 _DECODER_PADDING = 1 / 32
 _RANDOM = "random: normal initialisation"
+# Where a base's values come from in `abstract`.
+UNREAD = "shape alone"
 
 ModelConfig = T5Config | DecoderConfig | WhisperConfig
 
@@ -83,7 +86,7 @@ def abstract(experiment: Experiment, mesh: jax.sharding.Mesh) -> Assembly:
     """The assembly of an experiment from shapes alone, `jax.ShapeDtypeStruct`s that say where each lies: no checkpoint is read, no array
     made, and the mesh may be one of devices that are not there."""
     model, found = _attached(experiment, LateVocabulary(experiment))
-    sources = {name: "shape alone" for name, _ in trainable.named_variables(model)} | found
+    sources = {name: UNREAD for name, _ in trainable.named_variables(model)} | found
     rows = trainable.audit(model, experiment.method.trainable, sources)
     graphdef, places, tuned, frozen = _split(model, experiment, mesh)
     tuned, frozen = (
@@ -135,37 +138,59 @@ def assemble(experiment: Experiment) -> Assembly:
     Reads the vocabulary only if the method's initialiser needs it: `check_vocabulary` is the caller's. Raises UserError where the
     checkpoint does not fill the model exactly, or the method finds nothing to train.
     """
-    config = experiment.trained_model
-    vocabulary = LateVocabulary(experiment)
-    mesh = experiment.mesh.build()
-    method_key, base_key = jax.random.split(jax.random.key(experiment.seed))
-    quantization = experiment.base_quantization
+    return assemble_several([experiment])[0]
+
+
+def assemble_several(experiments: Sequence[Experiment]) -> list[Assembly]:
+    """The assemblies of experiments that have the same base: it is read once, and all share its arrays. Raises as `assemble`."""
+    mesh = experiments[0].mesh.build()
+    graphdef, values, sources, source = _base(experiments[0], mesh)
+    placed: dict[str, jax.Array] = {}  # What stays frozen as the base has it.
+    found: list[Assembly] = []
+    for experiment in experiments:
+        model = nnx.merge(graphdef, trainable.nested(values))
+        method_key, _ = jax.random.split(jax.random.key(experiment.seed))
+        own = sources | experiment.method.attach(model, method_key, vocabulary=LateVocabulary(experiment))
+        rows = trainable.audit(model, experiment.method.trainable, own)
+        split, places, tuned, frozen = _split(model, experiment, mesh)
+        for name, value in frozen.items():
+            if value is not values.get(name):
+                frozen[name] = sharding.put(value, places[name])
+            else:
+                if name not in placed:
+                    placed[name] = sharding.put(values[name], places[name])
+                frozen[name] = placed[name]
+        tuned = {name: sharding.put(value, places[name]) for name, value in tuned.items()}
+        if found and all(value is trainable.named(found[0].frozen).get(name) for name, value in frozen.items()):
+            fingerprint = found[0].base.fingerprint
+        else:
+            fingerprint = checkpoints.fingerprint(frozen) if frozen else ""
+        base = checkpoints.Base(source, fingerprint)
+        found.append(Assembly(split, trainable.nested(tuned), trainable.nested(frozen), places, rows, base, mesh))
+    return found
+
+
+def _base(experiment: Experiment, mesh: jax.sharding.Mesh) -> tuple[Any, dict[str, jax.Array], trainable.Sources, str]:
+    """The base of an experiment: its graph definition, its values by name, where each came from, and where all of them did."""
+    config, quantization = experiment.trained_model, experiment.base_quantization
     model = abstract_base(config)
     kernels = list(quantized.linears(model))
     if experiment.base_checkpoint is None:
+        _, base_key = jax.random.split(jax.random.key(experiment.seed))
         base_seed = int(jax.random.randint(base_key, (), 0, 2**31 - 1))
         sources = dict.fromkeys((name for name, _ in trainable.named_variables(model)), _RANDOM)
-        model = jax.jit(lambda: random_base(config, seed=base_seed, quantization=quantization))()
-        source = f"{_RANDOM}, seed {experiment.seed}"
+        graphdef, state = nnx.split(jax.jit(lambda: random_base(config, seed=base_seed, quantization=quantization))())
+        values, source = trainable.named(nnx.to_pure_dict(state)), f"{_RANDOM}, seed {experiment.seed}"
     else:
-        source = assets.resolve(experiment.base_checkpoint)
-        values, sources = interop.load_base(source, experiment.model, _abstract_arrays(model))
-        quantized.quantize_named(values, kernels, quantization)
+        read, sources = interop.load_base(assets.resolve(experiment.base_checkpoint), experiment.model, _abstract_arrays(model))
+        quantized.quantize_named(read, kernels, quantization)
         graphdef, state = nnx.split(abstract_base(config, quantization=quantization))
         places = sharding.of_state(state, mesh, fsdp=experiment.mesh.fsdp)
-        model = nnx.merge(graphdef, trainable.nested({name: sharding.put(value, places[name]) for name, value in values.items()}))
-        del values  # Where the devices hold copies.
+        values = {name: sharding.put(value, places[name]) for name, value in read.items()}
         # A checkpoint's name alone is written into runs, so that a folder can be moved without changing what its runs are.
         source = experiment.base_checkpoint
     quantized.name_sources(sources, kernels, quantization)
-    sources = sources | experiment.method.attach(model, method_key, vocabulary=vocabulary)
-    rows = trainable.audit(model, experiment.method.trainable, sources)
-    graphdef, places, tuned, frozen = _split(model, experiment, mesh)
-    tuned, frozen = (
-        trainable.nested({name: sharding.put(value, places[name]) for name, value in state.items()}) for state in (tuned, frozen)
-    )
-    fingerprint = checkpoints.fingerprint(frozen) if frozen else ""
-    return Assembly(graphdef, tuned, frozen, places, rows, checkpoints.Base(source, fingerprint), mesh)
+    return graphdef, values, sources, source
 
 
 def check_vocabulary(experiment: Experiment) -> Any:

@@ -56,16 +56,32 @@ def main(
       fallbacks: lines of gin on fields of Experiment that count where the files say nothing: what this command can do without.
       argv: the arguments; None: those of the process.
     """
+
+    def loaded(flags: argparse.Namespace) -> None:
+        if not flags.gin_file and flags.workdir and (pathlib.Path(flags.workdir) / RUN_CONFIG).is_file():
+            flags.gin_file = [os.path.abspath(pathlib.Path(flags.workdir) / RUN_CONFIG)]
+        experiment = load_experiment(flags.gin_file, flags.gin_bindings, search_paths=flags.gin_search_paths, fallbacks=fallbacks)
+        flags.gin_config = config_text()
+        run(experiment, flags)
+
+    command(loaded, description, extra_flags=extra_flags, argv=argv)
+
+
+def command(
+    run: Callable[[argparse.Namespace], Any],
+    description: str | None,
+    *,
+    extra_flags: Callable[[argparse.ArgumentParser], Any] | None = None,
+    argv: Sequence[str] | None = None,
+) -> None:
+    """`main` for a command that builds its experiments itself, with `load_experiment`, from the flags' `gin_file`, `gin_bindings` and
+    `gin_search_paths`."""
     parser = _parser(description, extra_flags)
     flags = parser.parse_args(_rewritten(sys.argv[1:] if argv is None else argv, parser))
     environment.settle(may_restart=argv is None)
     try:
         with reported():
-            if not flags.gin_file and flags.workdir and (pathlib.Path(flags.workdir) / RUN_CONFIG).is_file():
-                flags.gin_file = [os.path.abspath(pathlib.Path(flags.workdir) / RUN_CONFIG)]
-            experiment = load_experiment(flags.gin_file, flags.gin_bindings, search_paths=flags.gin_search_paths, fallbacks=fallbacks)
-            flags.gin_config = _config_text()
-            run(experiment, flags)
+            run(flags)
     except BrokenPipeError:  # The reader of our output, say `head`, has had enough; nothing more may be written at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
@@ -133,7 +149,8 @@ def _unfit(error: TypeError) -> Exception:
     return error
 
 
-def _config_text() -> str:
+def config_text() -> str:
+    """The whole configuration of the experiment that was loaded last, as the text of one gin file."""
     import gin
 
     return gin.config_str()

@@ -1,5 +1,6 @@
 """What a run says while it trains: `metrics.jsonl`, TensorBoard, the progress bar; and which evaluation was the best."""
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Mapping
@@ -28,25 +29,31 @@ class Best:
 
 
 class Journal:
-    """What a run says while it trains: `metrics.jsonl`, TensorBoard, the progress bar; nothing where its folder's `writes` is False."""
+    """What a run says while it trains: `metrics.jsonl`, TensorBoard, the progress bar; nothing where its folder's `writes` is False.
 
-    def __init__(self, folder: RunFolder, experiment: Experiment, *, start_step: int, label: str):
+    Where the run is one of several, `progress` is theirs, and lines on this run say its `label`.
+    """
+
+    def __init__(self, folder: RunFolder, experiment: Experiment, *, start_step: int, label: str, progress: Progress | None = None):
         self._folder, self._experiment = folder, experiment
+        self._name = f"{label}: " if progress is not None else ""
+        self._ours = contextlib.ExitStack()
         self._board = self._progress = None
         if folder.writes:
             # clu's writer brings TensorFlow.
             from clu import metric_writers
 
             self._board = metric_writers.SummaryWriter(str(folder.path / "tensorboard"))
-            self._progress = Progress(experiment.train_steps, start_step, examples_per_step=experiment.batch_size, label=label)
+            self._ours.callback(self._board.close)
+            self._progress = progress or self._ours.enter_context(
+                Progress(experiment.train_steps, start_step, examples_per_step=experiment.batch_size, label=label)
+            )
 
     def __enter__(self) -> "Journal":
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._progress is not None and self._board is not None:
-            self._progress.__exit__(*error)
-            self._board.close()
+        self._ours.close()
 
     def trained(self, step: int, metrics: Mapping[str, jax.Array]) -> None:
         """One step. Raises UserError where the loss or the gradient is not finite."""
@@ -69,7 +76,7 @@ class Journal:
         values = {"score": report.score} | {f"{task}/{name}": v for task, found in report.metrics.items() for name, v in found.items()}
         self._write(step, split, values)
         if self._progress is not None:
-            self._progress.say(f"step {step}: {split} score {report.score:.4f} (best {best.score:.4f} at step {best.step})")
+            self._progress.say(f"{self._name}step {step}: {split} score {report.score:.4f} (best {best.score:.4f} at step {best.step})")
 
     def _write(self, step: int, split: str, values: Mapping[str, float]) -> None:
         self._folder.add_metrics(step, split, values)

@@ -49,6 +49,13 @@ class Progress:
             left = (self._total - self._done) / rate
             self.say(f"step {self._done}/{self._total}  {self._note}  {rate * self._examples_per_step:.0f} examples/s  {_clock(left)} left")
 
+    def skip(self, steps: int) -> None:
+        """So many of the steps will not be taken."""
+        self._total -= steps
+        if self._bar is not None:
+            self._bar.total = self._total
+            self._bar.refresh()
+
     def say(self, text: str) -> None:
         """A line of its own, above the bar."""
         line = f"{self._label}: {text}"
