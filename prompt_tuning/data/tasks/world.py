@@ -11,6 +11,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal, get_args, overload
 
+from prompt_tuning.data import row_tasks
 from prompt_tuning.data.instructions.few_shot import with_exemplars
 from prompt_tuning.data.instructions.record import Record, draw
 from prompt_tuning.data.instructions.variations import with_options
@@ -23,8 +24,6 @@ from prompt_tuning.errors import UserError
 
 if TYPE_CHECKING:
     import seqio
-
-    from prompt_tuning.data.text_tasks import TextTask
 
 
 Form = Literal["none", "plain", "name", "definition", "instructions"]
@@ -51,6 +50,7 @@ class World:
         `definition`: one sentence for the task; `instructions`: one of the task's templates, drawn for each row. Templates that are turned
         around occur in training only.
       template: the index of one template that all rows of form `instructions` take, turned around or not; None draws.
+      every_template: every template that asks the task is a task `TASK/TEMPLATE` of its own, for evaluation over templates.
       num_templates: training draws among the first so many templates of each task (those turned around come last); None: among all.
       exemplars: solved examples before each input, from the training rows of the same task and told as the row is: none of them the row
         itself.
@@ -72,6 +72,7 @@ class World:
     num_tasks: int | None = None
     form: Form = "plain"
     template: int | None = None
+    every_template: bool = False
     num_templates: int | None = None
     exemplars: int = 0
     few_shot_frac: float = 1.0
@@ -98,6 +99,8 @@ class World:
             raise UserError(f"World.exemplars: wanted 0 or more, got {self.exemplars}")
         if not 0 <= self.few_shot_frac <= 1:
             raise UserError(f"World.few_shot_frac: wanted 0 to 1, got {self.few_shot_frac}")
+        if self.every_template and self.form != "instructions":
+            raise UserError(f"World.every_template: wanted form 'instructions', which has templates, got {self.form!r}")
         if self.part == "held_out" and not self.held_out:
             raise UserError("World.part: 'held_out' wants clusters that are held out, got none; set World.held_out")
 
@@ -127,29 +130,42 @@ class World:
     @property
     def task_names(self) -> tuple[str, ...]:
         """The names of the tasks in reports."""
-        return tuple(task.name for task in self.world_tasks())
+        return tuple(name for name, _, _ in self._told())
 
     @property
     def provenance(self) -> tuple[Provenance, ...]:
         """Where the tasks are from, for `provenance.HeldOut`: the tasks of a cluster are drawn from one lexicon."""
-        return tuple(Provenance(task.cluster, (f"world/{task.cluster}",)) for task in self.world_tasks())
+        return tuple(Provenance(task.cluster, (f"world/{task.cluster}",)) for _, task, _ in self._told())
 
-    def tasks(self, vocabulary: "seqio.Vocabulary") -> "list[TextTask]":
-        """The SeqIO tasks; see `mixtures.Source`."""
-        from prompt_tuning.data import text_tasks
+    def _told(self) -> list[tuple[str, WorldTask, int | None]]:
+        """The tasks by their names in reports, each with the index of the one template that it takes."""
+        tasks = self.world_tasks()
+        if not self.every_template:
+            return [(task.name, task, self.template) for task in tasks]
+        return [
+            (f"{task.name}/{template.name}", task, index)
+            for task in tasks
+            for index, template in enumerate(task.templates)
+            if not template.turned_around
+        ]
 
+    def tasks(self, vocabulary: "seqio.Vocabulary") -> list[row_tasks.RowTask]:
+        """The tasks; see `mixtures.Source`."""
         found = []
-        for task in self.world_tasks():
+        for _, task, template in self._told():
             # What the other tasks are doesn't change the content of this one.
-            settings = dataclasses.replace(self, task_list=(task.name,), clusters=(), held_out=(), part="training", num_tasks=None)
+            alone = dataclasses.replace(self, task_list=(task.name,), clusters=(), held_out=(), part="training", num_tasks=None)
+            settings = dataclasses.replace(alone, template=template, every_template=False)
             read = functools.partial(text_rows, task, settings, count_tokens=lambda text: len(vocabulary.encode(text)) + 1)
             found.append(
-                text_tasks.register(
+                row_tasks.register(
                     task.name,
                     settings=settings,
                     vocabulary=vocabulary,
-                    source=functools.partial(text_tasks.rows_source, read, SPLITS),
+                    read=read,
+                    splits=SPLITS,
                     metric_names=task.metrics,
+                    on_disk=True,
                 )
             )
         return found
