@@ -2,6 +2,7 @@
 
     python -m prompt_tuning.summarise runs/sni --by=category [--split=test] [--json]
     python -m prompt_tuning.summarise runs/flan --by=template --split=test --dev=validation
+    python -m prompt_tuning.summarise runs/mmlu --by=group --split=test
 
 Reads what `python -m prompt_tuning.evaluate --workdir=RUN` wrote of a checkpoint and split.
 
@@ -12,6 +13,9 @@ once, so that a task weighs by its examples; the paper takes 100 of each.
 By template, of tasks called `TASK/TEMPLATE` (`configs/data/every_template.gin`): the mean over templates and, with --dev, the score of the
 template that was best on the dev split (FLAN, Wei et al. 2021, section 3); the median and the quartiles (T0, Sanh et al. 2021, section 6).
 The best score without --dev is chosen on the examples that it is of, and so flatters.
+
+By group, of tasks that each belong to one (`configs/data/mmlu.gin`, `bbh.gin`): for all tasks, each group, and each part of a group called
+`GROUP/PART`, the mean over tasks, as the Flan papers report MMLU, and over examples, as MMLU's own script does; by the tasks' first metric.
 
 Intervals are 95% bootstrap intervals over the examples (`prompt_tuning/uncertainty.py`); templates are taken as given.
 """
@@ -62,7 +66,7 @@ def main(argv: list[str] | None = None) -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", metavar="RUN", help="a work folder")
-    parser.add_argument("--by", choices=("category", "template"), required=True, help="what to sum up by")
+    parser.add_argument("--by", choices=("category", "template", "group"), required=True, help="what to sum up by")
     parser.add_argument("--checkpoint", choices=("best", "latest", "base"), default="best", help="that was evaluated (default best)")
     parser.add_argument("--split", default="validation", help="that was evaluated (default validation)")
     parser.add_argument("--dev", help="the split, evaluated too, on which the best template is chosen")
@@ -72,11 +76,13 @@ def main(argv: list[str] | None = None) -> None:
     with reported():
         if flags.resamples < 1:
             raise UserError(f"--resamples: wanted 1 or more, got {flags.resamples}")
-        if flags.dev and flags.by == "category":
-            raise UserError("--dev: wanted with --by=template, which chooses among templates, got --by=category; leave it out")
+        if flags.dev and flags.by != "template":
+            raise UserError(f"--dev: wanted with --by=template, which chooses among templates, got --by={flags.by}; leave it out")
         found = evaluated(flags.run, f"{flags.checkpoint}-{flags.split}")
         if flags.by == "category":
             lines = by_category(found, named=flags.run, resamples=flags.resamples)
+        elif flags.by == "group":
+            lines = by_group(found, named=flags.run, resamples=flags.resamples)
         else:
             dev = evaluated(flags.run, f"{flags.checkpoint}-{flags.dev}") if flags.dev else None
             lines = by_template(found, dev, named=flags.run, resamples=flags.resamples)
@@ -88,16 +94,8 @@ def by_category(found: Evaluated, *, named: str, resamples: int) -> list[Line]:
 
     Raises UserError where a task is of no category or of several; `named` is the run's name there.
     """
-    categories: dict[str, list[str]] = {}
-    for task, rows in found.rows.items():
-        groups = {row.get("group", "") for row in rows}
-        if len(groups) > 1 or not all(groups):
-            raise UserError(
-                f"{named}: task {task} is of {len(groups - {''})} categories, wanted one; "
-                "evaluate tasks of Super-NaturalInstructions (configs/data/super_natural.gin)"
-            )
-        _check_predicted(named, task, rows)
-        categories.setdefault(groups.pop(), []).append(task)
+    hint = "evaluate tasks of Super-NaturalInstructions (configs/data/super_natural.gin)"
+    categories = _grouped(found, "categories", named=named, hint=hint)
 
     def line(what: str, tasks: Sequence[str], metric: str) -> Line:
         rows = [row for task in tasks for row in found.rows[task]]
@@ -107,6 +105,49 @@ def by_category(found: Evaluated, *, named: str, resamples: int) -> list[Line]:
     for category, tasks in sorted(categories.items()):
         lines.append(line(category, tasks, "tk_exact_match" if category.lower() in EXACT_MATCH_CATEGORIES else "rougeL"))
     return lines
+
+
+def by_group(found: Evaluated, *, named: str, resamples: int) -> list[Line]:
+    """The mean over tasks and over examples, of all tasks and of each group and its parts, in the alphabet's order.
+
+    Raises UserError where a task is of no group or of several, or the tasks' first metrics differ; `named` is the run's name there.
+    """
+    import numpy as np
+
+    from prompt_tuning import uncertainty
+
+    groups = _grouped(found, "groups", named=named, hint="evaluate tasks of configs/data/mmlu.gin or bbh.gin")
+    first = {next(iter(values)) for values in found.metrics.values()}
+    if len(first) > 1:
+        raise UserError(f"{named}: the tasks are judged by {', '.join(sorted(first))}, wanted one metric; evaluate tasks of one collection")
+    (metric,) = first
+    members: dict[str, list[str]] = {"all": list(found.rows)}
+    for group, tasks in sorted(groups.items()):
+        parts = group.split(SEPARATOR)
+        for depth in range(1, len(parts) + 1):
+            members.setdefault(SEPARATOR.join(parts[:depth]), []).extend(tasks)
+    lines = []
+    for what, tasks in members.items():
+        told = [(uncertainty.as_examples(found.rows[task]), [row["prediction"] for row in found.rows[task]]) for task in tasks]
+        (over_tasks,) = uncertainty.of_several(metric, told, [np.mean], together=False, resamples=resamples)
+        over_examples = _interval(metric, [row for task in tasks for row in found.rows[task]], resamples)
+        lines += [
+            Line(what, "mean of tasks", len(tasks), metric, over_tasks),
+            Line(what, "all examples", len(tasks), metric, over_examples),
+        ]
+    return lines
+
+
+def _grouped(found: Evaluated, groups: str, *, named: str, hint: str) -> dict[str, list[str]]:
+    """The tasks of each group."""
+    members: dict[str, list[str]] = {}
+    for task, rows in found.rows.items():
+        own = {row.get("group", "") for row in rows}
+        if len(own) > 1 or not all(own):
+            raise UserError(f"{named}: task {task} is of {len(own - {''})} {groups}, wanted one; {hint}")
+        _check_predicted(named, task, rows)
+        members.setdefault(own.pop(), []).append(task)
+    return members
 
 
 def by_template(found: Evaluated, dev: Evaluated | None, *, named: str, resamples: int) -> list[Line]:

@@ -21,7 +21,7 @@ RESAMPLES = 1000
 LEVEL = 0.95
 # The mean over examples of what each is worth alone; the others are computed anew for each resample.
 _MEANS = (
-    *("accuracy", "exact_match", "tk_exact_match", "final_answer", "final_number", "squad_f1"),
+    *("accuracy", "exact_match", "tk_exact_match", "final_answer", "final_text", "final_number", "squad_f1"),
     *("rouge1", "rouge2", "rougeL", "referent_accuracy"),
 )
 
@@ -97,6 +97,7 @@ def of_several(
     told: Sequence[tuple[Sequence[Example], Predictions]],
     statistics: Sequence[Callable[[np.ndarray], Any]],
     *,
+    together: bool = True,
     resamples: int = RESAMPLES,
     level: float = LEVEL,
     seed: int = 0,
@@ -105,9 +106,9 @@ def of_several(
 
     Args:
       metric: a name in `metrics`.
-      told: the examples of each score and a prediction for every one. Where all are as many they are resampled together: the same rows in
-        the same order, told in several ways.
+      told: the examples of each score and a prediction for every one.
       statistics: functions of the scores, float64 [scores], that give a number.
+      together: whether scores of as many examples are resampled together: the same rows in the same order, told in several ways.
       resamples: how many.
       level: as of `interval`.
       seed: of the draws.
@@ -116,12 +117,17 @@ def of_several(
     alone = np.zeros(1, np.int64)
     rng = np.random.default_rng([seed, 0])
 
-    def scores(shares_N: np.ndarray) -> np.ndarray:
-        return np.array([each.drawn(alone, (shares_N[: each.units] * each.units).astype(np.int64))[0] for each in every])
+    def scores() -> np.ndarray:
+        shares_N = rng.random(most)
+        found = []
+        for each in every:
+            found.append(each.drawn(alone, (shares_N[: each.units] * each.units).astype(np.int64))[0])
+            shares_N = shares_N if together else rng.random(most)
+        return np.array(found)
 
     most = max(each.units for each in every)
     whole = np.array([each.drawn(alone, np.arange(each.units))[0] for each in every])
-    drawn = [scores(rng.random(most)) for _ in range(resamples)]
+    drawn = [scores() for _ in range(resamples)]
     bounds = [np.quantile([statistic(each) for each in drawn], [(1 - level) / 2, (1 + level) / 2]) for statistic in statistics]
     return [Interval(float(statistic(whole)), float(low), float(high)) for statistic, (low, high) in zip(statistics, bounds, strict=True)]
 

@@ -16,6 +16,7 @@ from prompt_tuning.data.tasks import world
 from prompt_tuning.interop import adapter_files
 from prompt_tuning.models import decoder_sizes
 from prompt_tuning.models.decoder_layers import DecoderConfig
+from tests.data.tasks.test_mmlu_and_bbh import bbh_folder, mmlu_folder
 from tests.data.test_decoder_vocabularies import tokenizer_json
 from tests.shared import shared_path
 
@@ -39,6 +40,8 @@ NEEDED = {
     "configs/data/instructions.gin": ("TRAIN_FILES = 'rows.jsonl'", "FORMAT = 'chat'", "CHAT = 'chatml'"),
     "configs/data/templated.gin": ("TRAIN_FILES = 'rows.tsv'", "TEMPLATES = 'sst2'"),
     "configs/data/every_template.gin": ("TRAIN_FILES = 'rows.tsv'", "TEMPLATES = 'sst2'"),
+    "configs/data/mmlu.gin": ("MMLU_DIR = 'mmlu'", "MMLU_SUBJECTS = 'virology'"),
+    "configs/data/bbh.gin": ("BBH_DIR = 'bbh'", "BBH_TASKS = 'snarks'"),
     "configs/data/super_natural.gin": ("TRAIN_FILES = 'task.json'",),
 }
 
@@ -270,6 +273,8 @@ def test_data_files_train(path, tmp_path, monkeypatch):
     instances = [{"input": str(i), "output": [str(i % 2)]} for i in range(4)]
     task = {"Definition": ["Odd or even?"], "Positive Examples": [], "Negative Examples": [], "Instances": instances}
     (tmp_path / "task.json").write_text(json.dumps(task))
+    mmlu_folder(tmp_path / "mmlu", ["virology"])
+    bbh_folder(tmp_path / "bbh", ["snarks"])
     files = ["configs/data/templated.gin", path] if path == "configs/data/every_template.gin" else [path]  # It says what is added there.
     built = cli.load_experiment([MODEL, METHOD, *files], ["BASE_CHECKPOINT = None", *NEEDED.get(path, ())], fallbacks=NO_DATA)
     fewer = {name: 4 for name in ("num_train", "num_validation", "num_test") if hasattr(built.data, name)}

@@ -72,6 +72,12 @@ def final_answer(targets: Sequence[Target], predictions: Sequence[str]) -> float
     return exact_match(accepted, [final_answers.final_answer(prediction) for prediction in predictions])
 
 
+def final_text(targets: Sequence[Target], predictions: Sequence[str]) -> float:
+    """The share of texts whose final answer is an accepted text's, letter for letter, as BIG-Bench Hard is scored (Suzgun et al. 2022)."""
+    said = map(final_answers.final_answer, predictions)
+    return _mean(float(text in map(final_answers.final_answer, _texts(target))) for target, text in zip(targets, said, strict=True))
+
+
 def final_number(targets: Sequence[Target], predictions: Sequence[str]) -> float:
     """The share of chains of thought whose final number is an accepted text's (`final_answers.final_number`); without one, it is wrong."""
     return _mean(
@@ -159,6 +165,7 @@ METRICS: dict[str, Callable[[Sequence[Target], Sequence[str]], float]] = {
     "exact_match": exact_match,
     "tk_exact_match": tk_exact_match,
     "final_answer": final_answer,
+    "final_text": final_text,
     "final_number": final_number,
     "squad_f1": squad_f1,
     "matthews": matthews,

@@ -9,13 +9,12 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from prompt_tuning.data.instructions.templated import Templated
+from prompt_tuning.data.row_tasks import RowTask
 from prompt_tuning.data.tasks.instructions import Instructions
 from prompt_tuning.errors import UserError
 
 if TYPE_CHECKING:
     import seqio
-
-    from prompt_tuning.data.text_tasks import TextTask
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,8 +36,8 @@ class EveryTemplate:
         """The names of the tasks, template after template."""
         return tuple(f"{name}/{template}" for template, told in self._told() for name in told.task_names)
 
-    def tasks(self, vocabulary: "seqio.Vocabulary") -> "list[TextTask]":
-        """The SeqIO tasks; see `mixtures.Source`."""
+    def tasks(self, vocabulary: "seqio.Vocabulary") -> list[RowTask]:
+        """The tasks; see `mixtures.Source`."""
         return [task for _, told in self._told() for task in told.tasks(vocabulary)]
 
     def _told(self) -> list[tuple[str, Instructions]]:

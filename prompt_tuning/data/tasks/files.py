@@ -167,7 +167,7 @@ def read_rows(path: str, *, delimiter: str | None = None) -> Iterator[tuple[str,
     if suffix in (".json", ".jsonl"):
         yield from ((where, row_files.json_object(where, row)) for where, row in row_files.json_rows(path))
     else:
-        yield from _delimited(path, _read(path), delimiter or ("\t" if suffix == ".tsv" else ","), quoted=suffix == ".csv")
+        yield from _delimited(path, read_text(path), delimiter or ("\t" if suffix == ".tsv" else ","), quoted=suffix == ".csv")
 
 
 def _suffix(path: str) -> str:
@@ -179,7 +179,8 @@ def _suffix(path: str) -> str:
     return suffix
 
 
-def _read(path: str) -> str:
+def read_text(path: str) -> str:
+    """The text of a file; `.gz` is unpacked. Raises UserError for one that cannot be read, or is not UTF-8."""
     try:
         with gzip.open(path, "rb") if path.endswith(".gz") else open(path, "rb") as file:
             data = file.read()
