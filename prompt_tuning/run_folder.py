@@ -49,7 +49,7 @@ class RunFolder:
             difference = first_difference(held.get("experiment") if isinstance(held, dict) else None, settings)
             if difference is None:
                 return
-            if self._begun():
+            if self.begun:
                 where, was, got = difference
                 raise UserError(
                     f"--workdir {self.path} holds another run: {where} was {was!r} there, got {got!r}; "
@@ -68,7 +68,8 @@ class RunFolder:
         except OSError as error:
             raise UserError(f"--workdir {self.path}: cannot write there ({error}); choose another --workdir") from error
 
-    def _begun(self) -> bool:
+    @property
+    def begun(self) -> bool:
         """Whether the run in the folder has anything to lose."""
         return any((self.path / name).exists() for name in ("metrics.jsonl", "results.json")) or any(self.path.glob("checkpoints/*"))
 
