@@ -43,6 +43,15 @@ NEEDED = {
     "configs/data/mmlu.gin": ("MMLU_DIR = 'mmlu'", "MMLU_SUBJECTS = 'virology'"),
     "configs/data/bbh.gin": ("BBH_DIR = 'bbh'", "BBH_TASKS = 'snarks'"),
     "configs/data/super_natural.gin": ("TRAIN_FILES = 'task.json'",),
+    "configs/papers/flan2021/mixture.gin": ("DATASETS = ['rte', 'sst2', 'wic']",),  # All of them: tests/data/tasks/test_flan2021.py.
+    "configs/papers/flan2021/zero_shot.gin": ("DATASETS = ['rte', 'sst2', 'wic']",),
+    "configs/papers/flan2022/mixture.gin": ("DATASETS = ['rte', 'wic']", "WEIGHTS = (0.5, 0, 0, 0.5, 0)", "COT_FILES = 'FOLDER/cot.tsv'"),
+}
+# What a file with data of its own says to name before it.
+BEFORE = {
+    "configs/papers/flan2021/mixture.gin": (),
+    "configs/papers/flan2021/zero_shot.gin": ("configs/papers/flan2021/mixture.gin",),
+    "configs/papers/flan2022/mixture.gin": (),
 }
 
 
@@ -283,9 +292,11 @@ def test_data_files_train(path, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("path", [*named("runs"), *named("papers")])
-def test_run_files_train(path):
+def test_run_files_train(path, tmp_path):
+    (tmp_path / "cot.tsv").write_text("".join(f"is {i} even?\t{'no' if i % 2 else 'yes'}\thalf of it is {i / 2}\n" for i in range(4)))
+    needed = [line.replace("FOLDER", str(tmp_path)) for line in NEEDED.get(path, ())]
     # A run file says what differs from the files that its command names before it.
-    built = cli.load_experiment([MODEL, METHOD, "configs/data/world.gin", path])
+    built = cli.load_experiment([MODEL, METHOD, *BEFORE.get(path, ("configs/data/world.gin",)), path], needed, fallbacks=NO_DATA)
     fewer = {name: 4 for name in ("num_train", "num_validation", "num_test") if hasattr(built.data, name)}
     with mocked_downloads():
         check(tiny(built, data=dataclasses.replace(built.data, **fewer)))

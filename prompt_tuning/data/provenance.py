@@ -98,6 +98,8 @@ def _table() -> dict[str, Provenance]:
             "coqa": ("coqa", "cnn_dailymail", "race", "mctest"),
             "cola": ("cola",),
             "quac": ("quac",),
+            "fix_punct": ("paracrawl",),
+            "math_dataset": ("math_dataset",),
             "trec": ("trec_questions",),
             "wic": ("wic", "wordnet"),
         },
@@ -108,13 +110,18 @@ def _table() -> dict[str, Provenance]:
             "gigaword": ("gigaword",),
             "multi_news": ("multi_news",),
             "newsroom": ("newsroom",),
+            "opinion_abstracts_idebate": ("idebate",),
+            "opinion_abstracts_rotten_tomatoes": ("rotten_tomatoes_reviews",),
             "samsum": ("samsum",),
             "wiki_lingua": ("wikihow",),
             "xsum": ("bbc_news",),
         },
         "translation": {
             name: (name.rpartition("_")[0].rpartition("_")[0], name)
-            for name in ("wmt14_en_fr", "wmt14_fr_en", "wmt16_en_de", "wmt16_de_en", "wmt16_en_ro", "wmt16_ro_en")
+            for name in (
+                *("paracrawl_en_es", "wmt14_en_fr", "wmt14_fr_en", "wmt16_en_cs", "wmt16_en_de", "wmt16_de_en", "wmt16_en_fi"),
+                *("wmt16_en_ro", "wmt16_ro_en", "wmt16_en_ru", "wmt16_en_tr"),
+            )
         },
     }
     return {
@@ -144,6 +151,7 @@ class HeldOut:
       part: `both`, what may be trained on with its training split alone, and the tasks of the clusters without theirs; `training` or
         `held_out`, one of the two with all splits.
       related: pairs of clusters that are left out for each other.
+      shared: whether what shares data with a held-out task is left out; FLAN goes by clusters alone.
       known: where tasks are from that neither say so themselves nor are in DATASETS: rows of a pattern for task names, as `my_*`, a
         cluster and sources.
     """
@@ -152,6 +160,7 @@ class HeldOut:
     clusters: tuple[str, ...] = ()
     part: Literal["both", "training", "held_out"] = "both"
     related: tuple[tuple[str, str], ...] = RELATED
+    shared: bool = True
     known: tuple[tuple[str, str, tuple[str, ...]], ...] = ()
 
     def __post_init__(self) -> None:
@@ -200,7 +209,7 @@ class HeldOut:
         reasons: dict[str, str] = {}
         for name, origin in origins.items():
             pairs = [pair for pair in self.related if origin.cluster in pair and set(pair) & set(self.clusters)]
-            shared = [source for source in origin.sources if source in sources]
+            shared = [source for source in origin.sources if self.shared and source in sources]
             if name in held:
                 reasons[name] = f"of cluster {origin.cluster}"
             elif pairs:

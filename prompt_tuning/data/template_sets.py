@@ -80,7 +80,7 @@ class TemplateSet:
         if isinstance(value, str) and value in self.labels:
             return self.labels.index(value)
         number = int(value) if isinstance(value, (bool, int)) else int(value) if isinstance(value, str) and value.isdecimal() else -1
-        if not 0 <= number < len(names):
+        if not 0 <= number < len(names) or names[number] not in self.labels:
             raise UserError(f"{where}: label is {value!r}, wanted one of {list(names)} or an index 0..{len(names) - 1}; mend the row")
         return self.labels.index(names[number])
 
@@ -210,10 +210,13 @@ def _translation(source: str, target: str, names: tuple[str, str]) -> _Entry:
     return _Entry("translation", columns, constants={"source_language": names[0], "target_language": names[1]})
 
 
+# Columns are those of the data set's publishers where TFDS keeps them, and TFDS's where it has others.
 BUNDLED: Mapping[str, _Entry] = {
     "cola": _Entry("acceptability"),
     "sst2": _Entry("sentiment", {"text": "sentence"}),
     "imdb": _Entry("sentiment"),
+    "yelp": _Entry("customer_review"),
+    "sentiment140": _Entry("tweet_mood", {"label": "polarity"}, ("negative", "", "neutral", "", "positive")),
     "rotten_tomatoes": _Entry("sentiment"),
     "mrpc": _Entry("paraphrase"),
     "paws": _Entry("paraphrase"),
@@ -228,14 +231,50 @@ BUNDLED: Mapping[str, _Entry] = {
     "wnli": _Entry("pronoun_inference"),
     "boolq": _Entry("yes_no_questions"),
     "copa": _Entry("cause_and_effect"),
+    "hellaswag": _Entry("continuation", {"activity": "activity_label"}),
+    "piqa": _Entry("practical_goals"),
+    "story_cloze": _Entry("story_ending"),
+    "arc": _Entry("exam_questions"),
+    "openbookqa": _Entry(
+        "open_book",
+        {"stem": "question.stem", "fact": "fact1", "label": "answerKey"} | {f"choice_{a}": f"question.choice_{a.upper()}" for a in "abcd"},
+    ),
+    "cosmos_qa": _Entry("between_the_lines"),
+    "drop": _Entry("counting_questions", {"reply": "answer", "accepted": "validated_answers"}),
+    "coqa": _Entry("story_conversation", {"answers": "answers.input_text"}),
+    "quac": _Entry("article_questions", {"reply": "orig_answer.text", "accepted": "answers.text"}),
+    "dpr": _Entry("pronoun_choice", {"text": "sentence", "first": "candidates.0", "second": "candidates.1"}),
+    "wsc273": _Entry("pronoun_choice", {"pronoun": "pronoun_text", "first": "option1_normalized", "second": "option2_normalized"}),
+    "winogrande": _Entry("gap_choice"),
     "multirc": _Entry("answer_check", {"candidate": "answer"}),
     "record": _Entry("entity_gap"),
     "wic": _Entry("word_sense"),
+    "trec": _Entry("question_kinds", {"label": "label-coarse"}),
+    "math_dataset": _Entry("equations", {"reply": "answer"}),
+    "fix_punct": _Entry("punctuation", {"text": "en"}),
+    "common_gen": _Entry("concepts"),
+    "dart": _Entry("data_to_text", {"data": "tripleset"}),
+    "e2e_nlg": _Entry("data_to_text", {"data": "meaning_representation"}),
+    "web_nlg": _Entry("data_to_text", {"data": "input"}),
     "wsc": _Entry("pronouns"),
     "squad": _Entry("extractive_questions"),
     "commonsense_qa": _Entry("commonsense"),
     "xsum": _Entry("summarisation"),
     "gigaword": _Entry("summarisation"),
+    "multi_news": _Entry("summarisation"),
+    "newsroom": _Entry("summarisation", {"document": "text"}),
+    "aeslc": _Entry("email_subject", {"body": "email_body", "subject": "subject_line"}),
+    "ag_news": _Entry("news_topic"),
+    "opinion_abstracts_idebate": _Entry(
+        "argument_claim", {"debate": "_debate_name", "arguments": "_argument_sentences.value", "claim": "_claim"}
+    ),
+    "opinion_abstracts_rotten_tomatoes": _Entry(
+        "critics_consensus", {"movie": "_movie_name", "critics": "_critics.value", "consensus": "_critic_consensus"}
+    ),
+    "samsum": _Entry("chat_summary"),
+    "wiki_lingua": _Entry("how_to", {"article": "source", "summary": "target"}),
+    "qrecc": _Entry("dialogue_turn", {"turns": "context", "reply": "answer"}),
+    "wiki_dialog": _Entry("dialogue_turn", {"turns": "utterances"}, constants={"question": "", "reply": ""}),
     "cnn_dailymail": _Entry("summarisation", {"document": "article", "summary": "highlights"}),
     "wmt16_de_en": _translation("de", "en", ("German", "English")),
     "wmt16_en_de": _translation("en", "de", ("English", "German")),
@@ -244,5 +283,12 @@ BUNDLED: Mapping[str, _Entry] = {
     "trivia_qa": _Entry("closed_book", {"reply": "answer.value", "accepted": "answer.aliases"}),
     "nq_open": _Entry("closed_book", {"reply": "answer.0", "accepted": "answer"}),
     "web_questions": _Entry("closed_book", {"reply": "answers.0", "accepted": "answers"}),
+    "wmt14_en_fr": _translation("en", "fr", ("English", "French")),
+    "wmt16_en_cs": _translation("en", "cs", ("English", "Czech")),
+    "wmt16_en_fi": _translation("en", "fi", ("English", "Finnish")),
+    "wmt16_en_ro": _translation("en", "ro", ("English", "Romanian")),
+    "wmt16_en_ru": _translation("en", "ru", ("English", "Russian")),
+    "wmt16_en_tr": _translation("en", "tr", ("English", "Turkish")),
+    "paracrawl_en_es": _translation("en", "es", ("English", "Spanish")),
     "chain_of_thought": _Entry("chain_of_thought", {"reply": "answer"}),
 }

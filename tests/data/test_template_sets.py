@@ -11,7 +11,12 @@ from prompt_tuning.errors import UserError
 
 _PAIR = {"sentence1": "The cat sat on the mat.", "sentence2": "A cat was sitting there."}
 _NLI = {"premise": "Ann drove to Oslo on Monday.", "hypothesis": "Ann was in a car."}
-_WMT = {"translation": {"de": "Guten Tag.", "en": "Good day.", "fr": "Bonjour.", "ro": "Bună ziua."}}
+_WMT = {
+    "translation": {
+        **{"de": "Guten Tag.", "en": "Good day.", "fr": "Bonjour.", "ro": "Bună ziua.", "cs": "Dobrý den.", "es": "Buenos días."},
+        **{"fi": "Hyvää päivää.", "ru": "Добрый день.", "tr": "İyi günler."},
+    }
+}
 _TEXT = {"text": "A warm and funny film.", "label": 1}
 # Two rows a data set, of different labels where it has labels, in the schema of its publishers.
 ROWS = {
@@ -86,9 +91,216 @@ ROWS = {
     "wmt16_en_de": [_WMT],
     "wmt14_fr_en": [_WMT],
     "wmt16_ro_en": [_WMT],
+    **{
+        name: [_WMT]
+        for name in ("wmt14_en_fr", "wmt16_en_cs", "wmt16_en_fi", "wmt16_en_ro", "wmt16_en_ru", "wmt16_en_tr", "paracrawl_en_es")
+    },
     "trivia_qa": [{"question": "Who wrote Hamlet?", "question_id": "t", "answer": {"value": "Shakespeare", "aliases": ["The Bard"]}}],
     "nq_open": [{"question": "who wrote hamlet", "answer": ["Shakespeare", "The Bard"]}],
     "web_questions": [{"url": "u", "question": "who wrote hamlet?", "answers": ["Shakespeare"]}],
+    "yelp": [{"text": "Warm bread, kind people.", "label": label} for label in (0, 1)],
+    "sentiment140": [
+        {"polarity": polarity, "date": "d", "query": "NO_QUERY", "user": "u", "text": "off to the sea"} for polarity in (0, 2, 4)
+    ],
+    "hellaswag": [
+        {
+            "context": "A man kneels by a tyre. He",
+            "endings": ["pumps it up.", "sings to it.", "eats it.", "paints the sea."],
+            "activity_label": "Fixing a bicycle",
+            "label": label,
+            "split_type": "indomain",
+            "source_id": "a",
+        }
+        for label in range(4)
+    ],
+    "piqa": [{"id": "1", "goal": "Cool a drink.", "sol1": "Add ice.", "sol2": "Add sand.", "label": label} for label in (0, 1)],
+    "story_cloze": [
+        {"context": "Ann lost her key. She rang a smith.", "endings": ["He let her in.", "She flew home."], "label": label}
+        for label in (0, 1)
+    ],
+    "arc": [
+        {
+            "id": "a",
+            "question": "Which of these is a metal?",
+            "choices": {"label": [0, 1, 2], "text": ["iron", "wool", "salt"]},
+            "answerKey": key,
+        }
+        for key in (0, 2)
+    ],
+    "openbookqa": [
+        {
+            "question": {
+                "stem": "Ice is put in the sun and",
+                "choice_A": "melts",
+                "choice_B": "burns",
+                "choice_C": "sings",
+                "choice_D": "grows",
+            },
+            "fact1": "heat melts ice",
+            "humanScore": 1.0,
+            "clarity": 1.5,
+            "turkIdAnonymized": "t",
+            "answerKey": key,
+        }
+        for key in range(4)
+    ],
+    "cosmos_qa": [
+        {
+            "context": "I ran all the way and the doors closed before me.",
+            "question": "Why did I run?",
+            "answer0": "I was late for a train.",
+            "answer1": "I was bored.",
+            "answer2": "I was a horse.",
+            "answer3": "None of these.",
+            "label": label,
+            "id": "i",
+        }
+        for label in range(4)
+    ],
+    "drop": [
+        {
+            "passage": "Rovers scored two goals before the break and one after it.",
+            "question": "How many goals did Rovers score?",
+            "answer": "3",
+            "validated_answers": ["3", "three"],
+            "query_id": "q",
+        }
+    ],
+    "coqa": [
+        {
+            "source": "mctest",
+            "story": "Bo has a red kite. It flies high.",
+            "questions": ["What has Bo?", "Which colour is it?"],
+            "answers": {"input_text": ["a kite", "red"], "answer_start": [0, 0], "answer_end": [5, 5]},
+        }
+    ],
+    "quac": [
+        {
+            "context": "She was born in Bergen. CANNOTANSWER",
+            "followup": "y",
+            "yesno": "x",
+            "question": "Where was she born?",
+            "answers": {"text": ["in Bergen", "Bergen"], "answer_start": [13, 16]},
+            "orig_answer": {"text": "in Bergen", "answer_start": 13},
+            "section_title": "Early life",
+            "background": "Ada Lie was a painter.",
+            "title": "Ada Lie",
+        }
+    ],
+    "dpr": [
+        {"sentence": "The cat fled from the dog, for it barked.", "pronoun": "it", "candidates": ["The cat", "the dog"], "label": label}
+        for label in (0, 1)
+    ],
+    "wsc273": [
+        {
+            "text": "The cup is too big for the box, so it stays here.",
+            "option1": "The cup",
+            "option1_normalized": "the cup",
+            "option2": "the box",
+            "option2_normalized": "the box",
+            "pronoun_start": 35,
+            "pronoun_end": 37,
+            "pronoun_text": "it",
+            "label": label,
+            "idx": 3,
+        }
+        for label in (0, 1)
+    ],
+    "winogrande": [
+        {"sentence": "Ann thanked Bea because _ had helped.", "option1": "Ann", "option2": "Bea", "label": label} for label in (0, 1)
+    ],
+    "trec": [{"label-coarse": label, "label-fine": 0, "text": "What is a quark ?"} for label in range(6)],
+    "math_dataset": [{"question": "Solve 2*x = 8 for x.", "answer": "4"}],
+    "fix_punct": [{"da": "Ja, Ann, det er her.", "en": "Yes, Ann, it is here."}],
+    "common_gen": [
+        {"gem_id": "g", "gem_parent_id": "g", "concept_set_id": 1, "concepts": ["dog", "run"], "target": "A dog runs.", "references": []}
+    ],
+    "dart": [
+        {
+            "gem_id": "g",
+            "gem_parent_id": "g",
+            "dart_id": 1,
+            "tripleset": ["Oslo | COUNTRY | Norway", "Oslo | RIVER | Akerselva"],
+            "subtree_was_extended": False,
+            "target_sources": ["x"],
+            "target": "Oslo in Norway is on the Akerselva.",
+            "references": [],
+        }
+    ],
+    "e2e_nlg": [
+        {
+            "gem_id": "g",
+            "gem_parent_id": "g",
+            "meaning_representation": "name[The Mill], food[French]",
+            "target": "The Mill serves French food.",
+            "references": ["The Mill serves French food.", "The Mill is French."],
+        }
+    ],
+    "web_nlg": [
+        {
+            "gem_id": "g",
+            "gem_parent_id": "g",
+            "input": ["Oslo | country | Norway"],
+            "category": "City",
+            "webnlg_id": "w",
+            "target": "Oslo is in Norway.",
+            "references": [],
+        }
+    ],
+    "multi_news": [{"document": "A mill burnt. The mill is gone.", "summary": "The mill burnt down."}],
+    "newsroom": [{"text": "A fire broke out in a mill.", "summary": "A mill burnt.", "title": "Fire", "url": "u", "date": "d"}],
+    "aeslc": [{"email_body": "Shall we meet on Monday?", "subject_line": "Meeting"}],
+    "ag_news": [{"title": "Rovers win", "description": "Rovers beat City on Sunday.", "label": label} for label in range(4)],
+    "opinion_abstracts_idebate": [
+        {
+            "_debate_name": "Ban cars",
+            "_claim_id": "c",
+            "_claim": "Streets would be safer.",
+            "_argument_sentences": {"key": ["0", "1"], "value": ["Cars hit people.", "Children could play."]},
+        }
+    ],
+    "opinion_abstracts_rotten_tomatoes": [
+        {
+            "_movie_name": "The Mill",
+            "_movie_id": "m",
+            "_critic_consensus": "Slow but warm.",
+            "_critics": {"key": ["0", "1"], "value": ["It drags.", "It glows."]},
+        }
+    ],
+    "samsum": [{"dialogue": "Ann: Lunch?\nBo: At noon.", "summary": "Ann and Bo have lunch at noon.", "id": "1"}],
+    "wiki_lingua": [
+        {
+            "gem_id": "g",
+            "gem_parent_id": "g",
+            "source": "Fill the pot. Then wait until it boils.",
+            "target": "Boil water.",
+            "source_aligned": {"en": "Fill the pot."},
+            "target_aligned": {"en": "Boil water."},
+            "references": [],
+        }
+    ],
+    "qrecc": [
+        {
+            "context": ["Who wrote Peer Gynt?", "Ibsen did."],
+            "question": "When?",
+            "question_rewrite": "When did Ibsen write Peer Gynt?",
+            "answer": "In 1867.",
+            "answer_url": "u",
+            "conversation_id": 1,
+            "turn_id": 2,
+            "source": "quac",
+        }
+    ],
+    "wiki_dialog": [
+        {
+            "title": "Oslo",
+            "pid": "p",
+            "passage": "Oslo lies on a fjord. It is old.",
+            "sentences": ["Oslo lies on a fjord.", "It is old."],
+            "utterances": ["Where is Oslo?", "Oslo lies on a fjord.", "Is it old?", "It is old."],
+            "author_num": [0, 1, 0, 1],
+        }
+    ],
     "chain_of_thought": [{"question": "Is 2 even?", "answer": "yes", "explanation": "2 is twice 1."}],
 }
 
@@ -243,7 +455,7 @@ def test_what_is_wrong_with_a_file_is_named(tmp_path, text, message):
 
 
 def test_names_and_columns_that_are_not_there(tmp_path):
-    with pytest.raises(UserError, match=r"templates 'rtee': no such set; wanted the path of a \.yaml file or one of anli, "):
+    with pytest.raises(UserError, match=r"templates 'rtee': no such set; wanted the path of a \.yaml file or one of aeslc, "):
         load("rtee")
     with pytest.raises(UserError, match="cannot be read"):
         load(str(tmp_path / "absent.yaml"))

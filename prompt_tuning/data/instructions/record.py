@@ -20,12 +20,14 @@ class Record:
         by a hash of this, so that the same question is the same example wherever it stands.
       row: its text.
       id: what the file calls it, which no other row of the file may be called; empty where it has no name.
+      template: the name of the template that told it; empty where none did.
     """
 
     where: str
     identity: str
     row: TextRow
     id: str = ""
+    template: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Rows of a data set, each told by one template of a set: FLAN's way (Wei et al. 2021, section 2.1), over files of the user's own.
+"""Rows of a data set, each told by one template of a set: FLAN's way (Wei et al. 2021, section 2.1), over one's own files or TFDS.
 
 The template of a row is drawn by a hash of the row, so that no order, shard or restart changes it. Templates that are turned around, and
 those that do not ask the original task, occur in training only.
@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from prompt_tuning.data import template_sets
+from prompt_tuning.data import template_sets, tfds_rows
 from prompt_tuning.data.instructions.record import Reading, Record, content_identity
 from prompt_tuning.data.row_files import given_id, json_object, json_rows, lines, text
 from prompt_tuning.data.rows import TextRow
@@ -19,23 +19,27 @@ from prompt_tuning.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Templated:
-    """Rows of JSONL, JSON or TSV files (with a header), shown to templates.
+    """Rows of JSONL, JSON or TSV files (with a header) or of TFDS (`tfds_rows`), shown to templates.
 
     Attributes:
       templates: a bundled set by its data set's name (`template_sets.BUNDLED`), or the path of a YAML file (promptsource's too).
       columns: where a template's field is in a row, as `{"premise": "sentence1"}`; what is not named is under its own name.
       template: the name of the one template that all rows take; None draws.
       turned_around: whether training draws templates that are turned around too.
+      data_dir: the TFDS folder, for rows of TFDS; None is TFDS's own, where data that is missing is downloaded.
     """
 
     templates: str = ""
     columns: Mapping[str, str] = dataclasses.field(default_factory=dict)
     template: str | None = None
     turned_around: bool = True
+    data_dir: str | None = None
 
     def items(self, path: str) -> Iterator[tuple[str, Any]]:
         """The rows."""
         self._set()
+        if tfds_rows.named(path):
+            return tfds_rows.rows(path, self.data_dir)
         return _table(path) if path.removesuffix(".gz").lower().endswith(".tsv") else json_rows(path)
 
     def records(self, where: str, item: Any, reading: Reading) -> Iterator[Record]:
@@ -43,7 +47,7 @@ class Templated:
         row = _cells(where, *item) if isinstance(item, tuple) else json_object(where, item)
         chosen = self._set()
         shown = chosen.row(row, where)
-        name = given_id(row)
+        name = "" if tfds_rows.named(where) else given_id(row)  # Published data sets give some of their ids twice.
         says = {column: value for column, value in row.items() if column not in ("id", "idx")}
         identity = content_identity(reading, json.dumps(says, sort_keys=True, default=str))
         template = self._template(chosen, identity, reading)
@@ -53,7 +57,8 @@ class Templated:
             raise UserError(f"{where}: {error}") from error
         if not rendered.dropped:
             references = rendered.references if len(rendered.references) > 1 else ()
-            yield Record(where, identity, TextRow(rendered.inputs, rendered.targets, rendered.answer_choices or (), references), name)
+            told = TextRow(rendered.inputs, rendered.targets, rendered.answer_choices or (), references)
+            yield Record(where, identity, told, name, template.name)
 
     @property
     def metrics(self) -> tuple[str, ...]:

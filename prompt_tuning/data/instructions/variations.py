@@ -59,6 +59,23 @@ def with_options(record: Record, *, lettered: bool, seed: int) -> Record:
     return dataclasses.replace(record, row=row)
 
 
+def with_suffix(record: Record) -> Record:
+    """A record whose answer choices stand behind its input as FLAN lists them (Wei et al. 2021, section 2.3), unless they do already."""
+    block = options_block(record.row.answer_choices)
+    if not record.row.answer_choices or block in record.row.inputs:
+        return record
+    return dataclasses.replace(record, row=dataclasses.replace(record.row, inputs=f"{record.row.inputs}\n{block}"))
+
+
+def without_options(record: Record) -> Record:
+    """A record without the list of its answer choices. Choices that are part of what is asked stay."""
+    block = options_block(record.row.answer_choices)
+    if not record.row.answer_choices or block not in record.row.inputs:
+        return record
+    inputs = record.row.inputs.replace(f"\n{block}", "").replace(block, "").strip()
+    return dataclasses.replace(record, row=dataclasses.replace(record.row, inputs=inputs))
+
+
 def inverted(records: Sequence[Record], *, frac: float, seed: int) -> list[Record]:
     """The records, of which a share is turned round: the target is given and the input asked for."""
     found = []

@@ -1,16 +1,17 @@
-"""The user's own instruction data, named by files and a format (`data/instructions/`)."""
+"""Instruction data, one's own or published, named by files or splits of TFDS and a format (`data/instructions/`)."""
 
 import collections
 import dataclasses
+import fnmatch
 import functools
 import os
 import pathlib
 import random
 import re
-import sys
-from typing import TYPE_CHECKING, Literal
+import string
+from typing import TYPE_CHECKING, Any, Literal
 
-from prompt_tuning.data import row_files
+from prompt_tuning.data import notes, row_files, row_tasks, tfds_rows
 from prompt_tuning.data.instructions import chat_templates
 from prompt_tuning.data.instructions.alpaca import Alpaca
 from prompt_tuning.data.instructions.chain_of_thought import ChainOfThought
@@ -19,7 +20,7 @@ from prompt_tuning.data.instructions.few_shot import with_exemplars
 from prompt_tuning.data.instructions.record import Counts, Format, Reading, Record, draw, records
 from prompt_tuning.data.instructions.rendered import Rendered
 from prompt_tuning.data.instructions.super_natural import SuperNaturalInstructions
-from prompt_tuning.data.instructions.variations import inverted, with_options
+from prompt_tuning.data.instructions.variations import inverted, with_options, with_suffix, without_options
 from prompt_tuning.data.loss_masks import token_offsets
 from prompt_tuning.data.provenance import Provenance
 from prompt_tuning.data.rows import SPLITS, TextRow
@@ -28,8 +29,6 @@ from prompt_tuning.errors import UserError
 
 if TYPE_CHECKING:
     import seqio
-
-    from prompt_tuning.data.text_tasks import TextTask
 
 # The formats that need no settings, by the names they go by; one with settings is given as itself.
 FORMATS: dict[str, Format] = {
@@ -41,32 +40,37 @@ FORMATS: dict[str, Format] = {
 }
 _FREE_TEXT = ("rougeL", "exact_match", "squad_f1")
 _SHARES = 1_000_000
+_OPTIONS = ("as_is", "suffix", "none", "listed", "lettered", "varied")
 
 
 @dataclasses.dataclass(frozen=True)
 class Instructions:
-    """Instruction data in files: one task, or a task a file.
+    """Instruction data in files, or in TFDS where the format is `Templated`: one task, or a task a file.
 
     Attributes:
       name: the task's name in reports: letters, digits, underscores; with `by_file` what the names begin with.
       format: a name in FORMATS, or a format with its settings, such as `templated.Templated`.
-      train_files: paths or glob patterns.
+      train_files: paths, glob patterns, or splits of TFDS as `tfds:NAME#SPLIT` (`tfds_rows.split_path`).
       validation_files: paths or glob patterns.
       test_files: paths or glob patterns.
       validation_frac: without validation files, the share of the training files' examples that are kept from training for validation, by a
         hash of each.
       held_out: a file of tasks' names, one a line, as Super-NaturalInstructions' splits are: training files called so are validation files.
+      leave_out: patterns of names of files, without suffix, that are passed over.
       by_file: whether each file is a task of its own, as the files of Super-NaturalInstructions and P3 are.
       per_file: takes the first so many examples of each file; None takes all.
       num_train: takes so many training examples of each task, drawn with `seed`; None takes all.
       max_train: takes at most so many, where a task has more (FLAN's cap: 30,000); None takes all.
-      options: of an example with answer choices. `listed` puts them behind the input, in a drawn order under a drawn header; `lettered`
-        also asks for the letter of one (Flan 2022); `as_is` leaves what templates made.
+      max_per_template: takes at most so many training examples told by each template; of rows that come told, of each file.
+      options: of an example with answer choices. `suffix` lists them behind every input (FLAN, section 2.3), `none` behind no input;
+        `listed` does it in a drawn order under a drawn header; `lettered` also asks for the letter of one; `varied` draws one of the two
+        (Flan 2022); `as_is` leaves what templates made.
       inverted_frac: the share of training examples that give the target and ask for the input (Flan 2022).
       exemplars: solved examples of the same task before each input: none of them the example itself.
       input_tokens: exemplars are added while an input has at most so many tokens; None adds them all.
       chat: a chat template's name, or the file of one, in which all is written; None: conversations are written plainly, the rest as it is.
       on_error: what is done with a row that is wrong: `raise` ends the command with its error, `skip` counts it and says so.
+      origin: where the data is from, for `provenance.HeldOut`; None: the files or the task's name say so.
       metrics: names in `prompt_tuning.data.metrics`, the first the main one; None takes the format's, else ROUGE-L, exact match and F1.
       seed: of everything drawn.
     """
@@ -78,16 +82,19 @@ class Instructions:
     test_files: tuple[str, ...] = ()
     validation_frac: float = 0.0
     held_out: str | None = None
+    leave_out: tuple[str, ...] = ()
     by_file: bool = False
     per_file: int | None = None
     num_train: int | None = None
     max_train: int | None = None
-    options: Literal["as_is", "listed", "lettered"] = "as_is"
+    max_per_template: int | None = None
+    options: Literal["as_is", "suffix", "none", "listed", "lettered", "varied"] = "as_is"
     inverted_frac: float = 0.0
     exemplars: int = 0
     input_tokens: int | None = None
     chat: str | None = None
     on_error: Literal["raise", "skip"] = "raise"
+    origin: Provenance | None = None
     metrics: tuple[str, ...] | None = None
     seed: int = 0
 
@@ -105,14 +112,15 @@ class Instructions:
             raise UserError(f"EXEMPLARS: wanted 0 or more, got {self.exemplars}")
         if not 0 <= self.inverted_frac <= 1:
             raise UserError(f"INVERTED_FRAC: wanted 0 to 1, got {self.inverted_frac}")
-        if self.options not in ("as_is", "listed", "lettered"):
-            raise UserError(f"OPTIONS: wanted 'as_is', 'listed' or 'lettered', got {self.options!r}")
+        if self.options not in _OPTIONS:
+            raise UserError(f"OPTIONS: wanted one of {', '.join(_OPTIONS)}, got {self.options!r}")
+        object.__setattr__(self, "leave_out", (self.leave_out,) if isinstance(self.leave_out, str) else tuple(self.leave_out))
         for name in ("exemplars", "inverted_frac"):
             if getattr(self, name) and isinstance(self._format, Chat):
                 raise UserError(f"{name.upper()}: wanted 0 for conversations, whose turns follow each other, got {getattr(self, name)}")
-        if self.exemplars and self.inverted_frac:
+        if self.exemplars and 0 < self.inverted_frac < 1:
             raise UserError("EXEMPLARS: wanted 0 with INVERTED_FRAC, for exemplars do not show what is turned round; set one of them to 0")
-        for name in ("per_file", "max_train"):
+        for name in ("per_file", "max_train", "max_per_template"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise UserError(f"{name.upper()}: wanted at least 1 example, got {getattr(self, name)}")
         if self.chat is not None:
@@ -156,7 +164,7 @@ class Instructions:
         return dict(found)
 
     def _paths_of_splits(self) -> dict[str, tuple[str, ...]]:
-        paths = {split: self._files.paths(split) for split in SPLITS}
+        paths = {split: self._paths(split) for split in SPLITS}
         if self.held_out is None:
             return paths
         names = {row_files.text(where, line).strip() for where, line in row_files.lines(self.held_out)}
@@ -164,6 +172,14 @@ class Instructions:
         if kept == paths["train"]:
             raise UserError(f"{self.held_out}: names none of TRAIN_FILES; wanted names of files, one a line, without suffix")
         return paths | {"train": kept, "validation": (*paths["validation"], *(path for path in paths["train"] if path not in kept))}
+
+    def _paths(self, split: str) -> tuple[str, ...]:
+        given = getattr(self, f"{split}_files")
+        published = tuple(path for path in given if tfds_rows.named(path))
+        own = tuple(path for path in given if path not in published)
+        files: dict[str, Any] = {f"{split}_files": own}
+        found = dataclasses.replace(self._files, **files).paths(split)
+        return published + tuple(path for path in found if not any(fnmatch.fnmatchcase(_stem(path), name) for name in self.leave_out))
 
     @property
     def task_names(self) -> tuple[str, ...]:
@@ -173,27 +189,28 @@ class Instructions:
     @property
     def provenance(self) -> tuple[Provenance | None, ...]:
         """Where the tasks are from, for `provenance.HeldOut`, where their files say so."""
-        if not (self.by_file and isinstance(self._format, SuperNaturalInstructions)):
-            return (None,) * len(self.task_names)
+        if self.origin is not None or not (self.by_file and isinstance(self._format, SuperNaturalInstructions)):
+            return (self.origin,) * len(self.task_names)
         return tuple(self._format.provenance(paths[0]) for splits in self.paths().values() for paths in list(splits.values())[:1])
 
-    def tasks(self, vocabulary: "seqio.Vocabulary") -> "list[TextTask]":
-        """The SeqIO tasks; see `mixtures.Source`."""
-        from prompt_tuning.data import text_tasks
-
+    def tasks(self, vocabulary: "seqio.Vocabulary") -> list[row_tasks.RowTask]:
+        """The tasks; see `mixtures.Source`."""
         made = []
         for title, splits in self.paths().items():
             # A file that changes makes another task; what the other tasks are doesn't.
-            stamps = [(split, path, os.stat(path).st_size, os.stat(path).st_mtime_ns) for split, paths in splits.items() for path in paths]
+            stamps = [(split, path, *_stamp(path)) for split, paths in splits.items() for path in paths]
             alone = dataclasses.replace(self, train_files=(), validation_files=(), test_files=())
             read = functools.partial(text_rows, self, vocabulary, title, splits)
             made.append(
-                text_tasks.register(
+                row_tasks.register(
                     title,
                     settings=(alone, stamps),
                     vocabulary=vocabulary,
-                    source=functools.partial(text_tasks.rows_source, read, tuple(splits)),
+                    read=read,
+                    splits=tuple(splits),
                     metric_names=self.metric_names,
+                    # What TFDS has prepared is not among the files that are looked at.
+                    on_disk=not any(tfds_rows.named(path) for paths in splits.values() for path in paths),
                 )
             )
         return made
@@ -239,16 +256,28 @@ def _examples(
     for path in splits[split]:
         found += _of_file(path, settings, reading, counts, part=split if shared else None)
     if counts.skipped or counts.dropped:
-        print(f"note: {title}, {split}: {counts}", file=sys.stderr)
+        notes.say(f"note: {title}, {split}: {counts}")
     if not found:
         raise UserError(f"{title}: the files hold no example for {split}: {counts}")
     if split == "train" and settings.num_train is not None and settings.num_train > len(found):
         raise UserError(f"NUM_TRAIN: wanted {settings.num_train} training examples of {title}, the files hold {len(found)}")
+    if split == "train" and settings.max_per_template is not None:
+        found = _capped(found, settings.max_per_template, settings.seed)
     most = min(settings.num_train or len(found), settings.max_train or len(found))
     if split == "train" and most < len(found):
         found = random.Random(f"instructions/{settings.seed}").sample(found, most)
-    if settings.options != "as_is":
-        found = [with_options(record, lettered=settings.options == "lettered", seed=settings.seed) for record in found]
+    if settings.options == "suffix":
+        found = [with_suffix(record) for record in found]
+    elif settings.options == "none":
+        found = [without_options(record) for record in found]
+    elif settings.options != "as_is":
+        ways = {"listed": (False,), "lettered": (True,), "varied": (False, True)}[settings.options]
+        found = [
+            with_options(
+                record, lettered=ways[draw(record.identity, "lettered", settings.seed, len(_fitting(record, ways)))], seed=settings.seed
+            )
+            for record in found
+        ]
     turned = split == "train" and settings.inverted_frac > 0
     return inverted(found, frac=settings.inverted_frac, seed=settings.seed) if turned else found
 
@@ -282,6 +311,29 @@ def _end(text: str, vocabulary: "seqio.Vocabulary") -> int | None:
     """Where the EOS that a text spells out at its end begins; None where it spells none."""
     ids = vocabulary.encode(text)
     return token_offsets(vocabulary, text)[-1][0] if ids and ids[-1] == vocabulary.eos_id else None
+
+
+def _fitting(record: Record, ways: tuple[bool, ...]) -> tuple[bool, ...]:
+    """The ways of listing choices from which one is drawn: lettered only where there are letters enough."""
+    return ways if len(record.row.answer_choices) <= len(string.ascii_uppercase) else ways[:1]
+
+
+def _capped(found: list[Record], most: int, seed: int) -> list[Record]:
+    """At most so many records of each template, drawn, in their order."""
+    places: dict[str, list[int]] = collections.defaultdict(list)
+    for place, record in enumerate(found):
+        places[record.template or record.where.rpartition(":")[0]].append(place)
+    kept = {
+        place
+        for template, here in places.items()
+        for place in (here if len(here) <= most else random.Random(f"instructions/{seed}/{template}").sample(here, most))
+    }
+    return [record for place, record in enumerate(found) if place in kept]
+
+
+def _stamp(path: str) -> tuple[int, ...]:
+    """What changes with the content of a file; splits of TFDS say their version in their names."""
+    return () if tfds_rows.named(path) else (os.stat(path).st_size, os.stat(path).st_mtime_ns)
 
 
 def _stem(path: str) -> str:

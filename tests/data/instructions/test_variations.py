@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prompt_tuning.data.instructions.record import Record
-from prompt_tuning.data.instructions.variations import inverted, with_options
+from prompt_tuning.data.instructions.variations import inverted, with_options, with_suffix, without_options
 from prompt_tuning.data.rows import TextRow
 from prompt_tuning.data.templates import options_block
 from prompt_tuning.errors import UserError
@@ -68,3 +68,16 @@ def test_a_share_is_turned_round():
     assert inverted(records[::-1], frac=0.3, seed=0) == found[::-1]
     assert inverted(records, frac=0.0, seed=0) == records
     assert len({new.row.inputs.replace(old.row.targets, "") for old, new in turned}) == 4
+
+
+@given(WORDS, st.booleans())
+def test_choices_stand_behind_every_input_or_behind_none(choices, listed):
+    block = options_block(choices)
+    record = made(choices, choices[0], f"Which?\n{block}\nSay it." if listed else "Which?\nSay it.")
+    behind, bare = with_suffix(record).row, without_options(record).row
+    assert behind.inputs.count(block) == 1 and bare.inputs == "Which?\nSay it."
+    assert behind.inputs == (record.row.inputs if listed else f"Which?\nSay it.\n{block}")
+    assert behind.answer_choices == bare.answer_choices == tuple(choices) and behind.targets == bare.targets == choices[0]
+    assert with_suffix(with_suffix(record)) == with_suffix(record)
+    free = Record("f:1", "id", TextRow("Tell.", "so"))
+    assert with_suffix(free) == without_options(free) == free

@@ -178,7 +178,7 @@ def test_wrong_settings_are_refused(tmp_path):
         ({"inverted_frac": 2}, "INVERTED_FRAC: wanted 0 to 1"),
         ({"inverted_frac": 0.5, "exemplars": 1}, "EXEMPLARS: wanted 0 with INVERTED_FRAC"),
         ({"format": "chat", "inverted_frac": 0.5}, "INVERTED_FRAC: wanted 0 for conversations"),
-        ({"options": "letters"}, "OPTIONS: wanted 'as_is'"),
+        ({"options": "letters"}, "OPTIONS: wanted one of as_is, suffix, none, listed, lettered, varied, got"),
         ({"chat": "llama9"}, "'llama9': no such template"),
         ({"metrics": ["rouge"]}, "no metric is called 'rouge'"),
     ):
