@@ -24,7 +24,7 @@ from prompt_tuning.errors import UserError
 from prompt_tuning.models.decoder import Decoder
 from prompt_tuning.models.t5 import T5
 
-__all__ = ["GREEDY", "Decoding", "Model", "cut", "encode", "generate", "search", "take_rows", "without_end"]
+__all__ = ["GREEDY", "Decoding", "Model", "begin", "cut", "encode", "generate", "search", "settled", "take_rows", "without_end"]
 
 Array = jax.Array
 Batch = Mapping[str, jax.Array | np.ndarray]
@@ -151,7 +151,7 @@ def generate(
     """
     if settings.num_beams > 1:
         return search(model, batch, max_tokens=max_tokens, settings=settings, shared=shared)[0][:, 0]
-    step, logits_BV, cache = _begin(model, batch, max_tokens=max_tokens, settings=settings, shared=shared)
+    step, logits_BV, cache = begin(model, batch, max_tokens=max_tokens, settings=settings, shared=shared)
     eos_ids, pad_id = settings.ends()
 
     def choose(logits_BV: Array, number: Array) -> Array:
@@ -183,7 +183,7 @@ def search(model: T5 | Decoder | Model, batch: Batch, *, max_tokens: int, settin
 
     Arguments as of `generate`, results as of `beam.search`.
     """
-    step, logits_BV, cache = _begin(model, batch, max_tokens=max_tokens, settings=settings, shared=shared)
+    step, logits_BV, cache = begin(model, batch, max_tokens=max_tokens, settings=settings, shared=shared)
     eos_ids, pad_id = settings.ends()
     return beam.search(
         step,
@@ -238,10 +238,10 @@ def cut(text: str, stop_strings: Sequence[str]) -> str:
     return text[: min((place for each in stop_strings if (place := text.find(each)) >= 0), default=len(text))]
 
 
-def _begin(model: Any, batch: Batch, *, max_tokens: int, settings: Decoding, shared: int) -> tuple[Step, Array, Cache]:
+def begin(model: Any, batch: Batch, *, max_tokens: int, settings: Decoding, shared: int) -> tuple[Step, Array, Cache]:
     """What appends a token to each row, the logits [B, V] of the first token, and the cache with room for the rest."""
     assert max_tokens >= 1, max_tokens
-    model = _settled(model)
+    model = settled(model)
     batch, start_BT, start_slots_BT = _started(model, batch, settings)
     # The last generated token is never read again, so the cache needs no place for it.
     cache = encode(model, batch, length=start_BT.shape[1] + max_tokens - 1, shared=shared)
@@ -254,7 +254,7 @@ def _begin(model: Any, batch: Batch, *, max_tokens: int, settings: Decoding, sha
     return step, logits_BTV[:, -1], cache
 
 
-def _settled(model: Any) -> Any:
+def settled(model: Any) -> Any:
     """The model with what the generators of its stacks make in place of them: made once, not at each token."""
     if not isinstance(model, nnx.Module):
         return model

@@ -48,9 +48,14 @@ def audit(experiment: "Experiment") -> "tuple[Row, ...]":
     """
     from prompt_tuning import assembly
 
-    if getattr(experiment.vocabulary, "path", "") is None:
-        experiment = dataclasses.replace(experiment, vocabulary=_NoVocabulary(experiment.vocabulary, experiment.model.vocab_size))
-    return assembly.audit(experiment)
+    return assembly.audit(without_vocabulary(experiment))
+
+
+def without_vocabulary(experiment: "Experiment") -> "Experiment":
+    """The experiment with a stand-in for a vocabulary whose file is not given."""
+    if getattr(experiment.vocabulary, "path", "") is not None:
+        return experiment
+    return dataclasses.replace(experiment, vocabulary=_NoVocabulary(experiment.vocabulary, experiment.model.vocab_size))
 
 
 def as_json(rows: "tuple[Row, ...]") -> dict[str, Any]:

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from benchmarks import side_by_side
 from prompt_tuning import decoding
 from prompt_tuning.data import features
 from prompt_tuning.data.features import EOS_ID, PromptLayout
@@ -19,6 +18,7 @@ from prompt_tuning.methods.prefix import Prefix, drop_network
 from prompt_tuning.models.decoder import Decoder, DecoderConfig
 from prompt_tuning.models.layers import Tunable
 from prompt_tuning.models.t5 import T5, T5Config
+from prompt_tuning.planning import counting
 
 TINY = T5Config(vocab_size=48, d_model=16, d_ff=24, num_heads=2, d_kv=8, num_encoder_layers=2, num_decoder_layers=2, unroll_layers=False)
 MAX_TOKENS = 9
@@ -245,7 +245,7 @@ def test_reading_a_shared_prompt_once_saves_its_positions_in_all_rows_but_one():
 
     def operations(shared):
         read = jax.make_jaxpr(lambda state, batch: decoding.encode(nnx.merge(graphdef, state), batch, length=1, shared=shared))
-        return side_by_side.operations(read(state, batch).jaxpr)
+        return counting.operations(read(state, batch).jaxpr)
 
     # Half of the positions are the prompt's, and five rows of six do without.
     assert operations(13) == pytest.approx(operations(0) * (6 + 1) / 12, rel=0.02)

@@ -1,30 +1,11 @@
-"""The benchmark of a training step: operations are counted right, and it runs and finds both sides' losses equal."""
+"""The benchmark of a training step: it runs and finds both sides' losses equal."""
 
 import subprocess
 import sys
 
-import jax
-import jax.numpy as jnp
 import pytest
 
 from benchmarks import side_by_side, train_step
-
-
-def operations(function, *arguments):
-    return side_by_side.operations(jax.make_jaxpr(function)(*arguments).jaxpr)
-
-
-def test_products_are_counted_with_every_run_of_a_scan():
-    x, weights = jnp.ones((5, 4)), jnp.ones((3, 4, 4))
-    once = 2 * 5 * 4 * 4
-    assert operations(lambda x: x @ weights[0], x) == once
-
-    def layers(x):
-        return jax.lax.scan(jax.checkpoint(lambda x, w: (jnp.tanh(x @ w), None)), x, weights)[0].sum()
-
-    assert operations(jax.jit(layers), x) == 3 * once
-    # Backward, the forward pass is run again, and each layer gives a gradient for its input.
-    assert operations(jax.grad(layers), x) == 9 * once
 
 
 def test_cases_to_compare_stand_side_by_side():

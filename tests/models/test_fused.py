@@ -11,11 +11,11 @@ from flax import nnx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.side_by_side import operations
 from prompt_tuning.models import fused
 from prompt_tuning.models.decoder import Decoder, DecoderConfig
 from prompt_tuning.models.layers import MASKED, Remat
 from prompt_tuning.models.t5 import T5, T5Config
+from prompt_tuning.planning.counting import operations
 from tests.test_training_step import equations
 
 on_gpu = pytest.mark.skipif(jax.default_backend() != "gpu", reason="needs an NVIDIA GPU")

@@ -112,7 +112,7 @@ def test_steps_give_the_logits_of_all_positions_at_once(name, targets):
 def test_a_step_reads_no_variable_of_a_prefix(name, targets, hidden):
     if hidden and name == "latent":
         pytest.skip("a network makes keys and values of one width")
-    model = decoding._settled(model_of(name, Prefix(length=LENGTH, hidden=hidden, targets=targets)))
+    model = decoding.settled(model_of(name, Prefix(length=LENGTH, hidden=hidden, targets=targets)))
     batch = batch_of(name, features.NO_PROMPT)
     graphdef, state = nnx.split(model)
     variables = trainable.named(nnx.to_pure_dict(state))
