@@ -7,6 +7,7 @@ base of its own, and is trained alone.
 
 import contextlib
 import dataclasses
+import itertools
 import json
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Any
@@ -147,11 +148,13 @@ def train_together(
             stack.enter_context(folder.locked())
         asked_to_stop = stack.enter_context(training.sigterm())
         starts = [checkpoints.latest_step(folder.path / "checkpoints") or 0 for folder in folders]
-        data = [
+        streams = [
             stack.enter_context(training.batches(experiment, start_step=start))
             for experiment, start in zip(experiments, starts, strict=True)
         ]
         builts = assembly.assemble_several(experiments)
+        # What makes the batches has imported TensorFlow by then: two threads cannot at once.
+        data = [itertools.chain([next(one)], one) for one in streams]
         assembly.check_vocabulary(experiments[0])
         members = []
         for experiment, folder, name, built, batches in zip(experiments, folders, names, builts, data, strict=True):

@@ -273,3 +273,13 @@ def test_the_command_leaves_runs_that_other_commands_read(tmp_path, monkeypatch,
     assert found["score"] == pytest.approx(float(rows[-1]["score"]))
     sweep.main(command)
     assert "finished" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("path", sorted(path.name for path in (ROOT / "configs" / "sweeps").iterdir()))
+def test_every_sweep_file_gives_runs(path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    files = ["configs/models/t5_nano.gin", "configs/methods/prompt.gin", "configs/data/world.gin"]
+    wanted = sweep.combined(sweep.read_sweep(f"configs/sweeps/{path}"), [sweep.options("SEED=0,1")])
+    runs = sweep.load(wanted, files)
+    assert len(runs) == len(wanted) >= 6
+    assert [len(group) for group in sweep_groups.grouped([run.experiment for run in runs], most=16)] == [len(runs)]

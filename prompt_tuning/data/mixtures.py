@@ -11,6 +11,7 @@ Mixing rates: examples-proportional with a cap and a temperature (Raffel et al. 
 import dataclasses
 import functools
 import itertools
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 Shard = tuple[int, int]
 STREAM_EXAMPLES = 512
 _DRAWS_PER_BLOCK = 4096
+_BEGINNING = threading.Lock()
 
 
 class Source(Protocol):
@@ -89,11 +91,14 @@ def mixing_rates(source: Source, sizes: Sequence[int | None]) -> np.ndarray:
     """The share of each task of a source, summing to 1: float64 [tasks].
 
     Args:
-      source: the source; one that is no Mixture is mixed in proportion, without a cap.
+      source: the source; one that is no Mixture is mixed by its own `weights`, where it has these, else in proportion, without a cap.
       sizes: the number of training examples of each task; None for one without end, which only `equal` and given weights can mix. One of
         none, which is there to be evaluated on, is never drawn.
     """
     source = getattr(source, "mixed", source)  # What `provenance.HeldOut` leaves of a mixture is mixed as it was.
+    if hasattr(source, "weights"):
+        weights = np.array(source.weights(sizes), np.float64)
+        return weights / (weights.sum() or 1.0)
     if not isinstance(source, Mixture):
         return _proportional(sizes, None, 1.0)
     if source.rates == "proportional":
@@ -106,7 +111,8 @@ def mixing_rates(source: Source, sizes: Sequence[int | None]) -> np.ndarray:
         count = len(inner.task_names)
         part = sizes[start : start + count]
         inner = getattr(inner, "mixed", inner)
-        within = mixing_rates(inner, part) if isinstance(inner, Mixture) else _proportional(part, source.cap, source.temperature)
+        own = isinstance(inner, Mixture) or hasattr(inner, "weights")
+        within = mixing_rates(inner, part) if own else _proportional(part, source.cap, source.temperature)
         shares.append(float(weight) * within)
         start += count
     rates = np.concatenate(shares) / sum(source.rates)
@@ -304,6 +310,14 @@ def training_batches(
     lazy_imports.keep_apart()
 
     def make() -> Iterator[features.Batch]:
+        # Several streams begin in turn: the first imports TensorFlow, which two threads cannot do at once, and reads what all use.
+        with _BEGINNING:
+            batches = made()
+            first = next(batches)
+        yield first
+        yield from batches
+
+    def made() -> Iterator[features.Batch]:
         loaded = vocabulary() if callable(vocabulary) else vocabulary
         skip = 0 if packed else start_step * batch_size
         examples = mixed_examples(
