@@ -44,14 +44,34 @@ NEEDED = {
     "configs/data/bbh.gin": ("BBH_DIR = 'bbh'", "BBH_TASKS = 'snarks'"),
     "configs/data/super_natural.gin": ("TRAIN_FILES = 'task.json'",),
     "configs/papers/flan2021/mixture.gin": ("DATASETS = ['rte', 'sst2', 'wic']",),  # All of them: tests/data/tasks/test_flan2021.py.
+    "configs/papers/flan2021/every_template.gin": ("DATASETS = ['rte', 'sst2', 'wic']",),
     "configs/papers/flan2021/zero_shot.gin": ("DATASETS = ['rte', 'sst2', 'wic']",),
     "configs/papers/flan2022/mixture.gin": ("DATASETS = ['rte', 'wic']", "WEIGHTS = (0.5, 0, 0, 0.5, 0)", "COT_FILES = 'FOLDER/cot.tsv'"),
+    "configs/papers/t0/mixture.gin": ("TRAIN_FILES = 'FOLDER/trec_a.jsonl'",),
+    "configs/papers/t0/evaluate.gin": ("TRAIN_FILES = 'FOLDER/super_glue_rte_a.jsonl'",),
+    "configs/papers/super_ni/mixture.gin": (
+        "TRAIN_FILES = 'FOLDER/task*.json'",
+        "TRAIN_TASKS = 'FOLDER/train_tasks.txt'",
+        "HELD_OUT = 'FOLDER/test_tasks.txt'",
+    ),
 }
 # What a file with data of its own says to name before it.
 BEFORE = {
     "configs/papers/flan2021/mixture.gin": (),
     "configs/papers/flan2021/zero_shot.gin": ("configs/papers/flan2021/mixture.gin",),
+    "configs/papers/flan2021/every_template.gin": ("configs/papers/flan2021/mixture.gin", "configs/papers/flan2021/zero_shot.gin"),
     "configs/papers/flan2022/mixture.gin": (),
+    "configs/papers/t0/mixture.gin": (),
+    "configs/papers/t0/evaluate.gin": ("configs/papers/t0/mixture.gin",),
+    "configs/papers/super_ni/mixture.gin": ("configs/data/super_natural.gin",),
+}
+
+
+NATURAL_TASK = {
+    "Definition": ["Odd or even?"],
+    "Positive Examples": [],
+    "Negative Examples": [],
+    "Instances": [{"input": str(i), "output": [str(i % 2)]} for i in range(4)],
 }
 
 
@@ -279,9 +299,7 @@ def test_data_files_train(path, tmp_path, monkeypatch):
     (tmp_path / "rows.tsv").write_text("sentence\tlabel\n" + "".join(f"it is number {i}\t{i % 2}\n" for i in range(4)))
     turns = [{"role": role, "content": "so"} for role in ("user", "assistant", "user", "assistant")]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"messages": turns}) + "\n" for _ in range(4)))
-    instances = [{"input": str(i), "output": [str(i % 2)]} for i in range(4)]
-    task = {"Definition": ["Odd or even?"], "Positive Examples": [], "Negative Examples": [], "Instances": instances}
-    (tmp_path / "task.json").write_text(json.dumps(task))
+    (tmp_path / "task.json").write_text(json.dumps(NATURAL_TASK))
     mmlu_folder(tmp_path / "mmlu", ["virology"])
     bbh_folder(tmp_path / "bbh", ["snarks"])
     files = ["configs/data/templated.gin", path] if path == "configs/data/every_template.gin" else [path]  # It says what is added there.
@@ -294,6 +312,14 @@ def test_data_files_train(path, tmp_path, monkeypatch):
 @pytest.mark.parametrize("path", [*named("runs"), *named("papers")])
 def test_run_files_train(path, tmp_path):
     (tmp_path / "cot.tsv").write_text("".join(f"is {i} even?\t{'no' if i % 2 else 'yes'}\thalf of it is {i / 2}\n" for i in range(4)))
+    for name in ("trec_a", "super_glue_rte_a"):
+        (tmp_path / f"{name}.jsonl").write_text(
+            "".join(json.dumps({"prompt": f"is {i} even?", "completion": "no"}) + "\n" for i in range(4))
+        )
+    for name, tasks in (("train_tasks", ["task1_a", "task2_a"]), ("test_tasks", ["task3_a"])):
+        (tmp_path / f"{name}.txt").write_text("\n".join(tasks) + "\n")
+        for task in tasks:
+            (tmp_path / f"{task}.json").write_text(json.dumps(NATURAL_TASK))
     needed = [line.replace("FOLDER", str(tmp_path)) for line in NEEDED.get(path, ())]
     # A run file says what differs from the files that its command names before it.
     built = cli.load_experiment([MODEL, METHOD, *BEFORE.get(path, ("configs/data/world.gin",)), path], needed, fallbacks=NO_DATA)

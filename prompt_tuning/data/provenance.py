@@ -194,6 +194,11 @@ class HeldOut:
         return _Chosen(self.source, ()) if found is None else found
 
     @property
+    def evaluated(self) -> Source:
+        """What is evaluated on: the source of the part, and where it has both parts, of the tasks of the clusters alone."""
+        return dataclasses.replace(self, part="held_out").mixed if self.part == "both" else self.mixed
+
+    @property
     def _held(self) -> set[str]:
         return {name for name, own in _stated(self.source) if self._origin(name, own).cluster in self.clusters}
 

@@ -9,6 +9,8 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from prompt_tuning.data.instructions.templated import Templated
+from prompt_tuning.data.mixtures import Mixture, Source
+from prompt_tuning.data.provenance import HeldOut
 from prompt_tuning.data.row_tasks import RowTask
 from prompt_tuning.data.tasks.instructions import Instructions
 from prompt_tuning.errors import UserError
@@ -22,14 +24,17 @@ class EveryTemplate:
     """A source of tasks `TASK/TEMPLATE`.
 
     Attributes:
-      data: rows in files whose format is `Templated`; its `template` is not asked for.
+      data: rows in files or TFDS whose format is `Templated`; its `template` is not asked for. Of a mixture each of its sources, of a
+        `HeldOut` with both parts what is held out.
     """
 
-    data: Instructions = dataclasses.field(default_factory=Instructions)
+    data: Source = dataclasses.field(default_factory=Instructions)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.data.format, Templated):
-            raise UserError(f"EveryTemplate.data: wanted the format Templated (configs/data/templated.gin), got {self.data.format!r}")
+        for source in _sources(self.data):
+            if not isinstance(source, Instructions) or not isinstance(source.format, Templated):
+                got = source.format if isinstance(source, Instructions) else source
+                raise UserError(f"EveryTemplate.data: wanted the format Templated (configs/data/templated.gin), got {got!r}")
 
     @property
     def task_names(self) -> tuple[str, ...]:
@@ -42,9 +47,16 @@ class EveryTemplate:
 
     def _told(self) -> list[tuple[str, Instructions]]:
         """The data as each template alone tells it."""
-        format = self.data.format
-        assert isinstance(format, Templated)
         return [
-            (template.name, dataclasses.replace(self.data, format=dataclasses.replace(format, template=template.name)))
-            for template in format.asking()
+            (template.name, dataclasses.replace(source, format=dataclasses.replace(source.format, template=template.name)))
+            for source in _sources(self.data)
+            if isinstance(source, Instructions) and isinstance(source.format, Templated)  # Seen to above.
+            for template in source.format.asking()
         ]
+
+
+def _sources(data: Source) -> list[Source]:
+    """The sources that a source is mixed of."""
+    if isinstance(data, HeldOut):
+        data = data.evaluated
+    return [inner for source in data.sources for inner in _sources(source)] if isinstance(data, Mixture) else [data]

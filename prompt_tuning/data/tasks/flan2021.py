@@ -60,6 +60,11 @@ class Task:
         """The cluster of the figure."""
         return DATASETS[self.dataset].cluster
 
+    @property
+    def names(self) -> tuple[str, str, str]:
+        """What it can be asked for by."""
+        return self.name, self.dataset, self.cluster
+
     def files(self, cap: int) -> dict[str, tuple[str, ...]]:
         """The splits as `Instructions` takes them, the first `cap` rows of training; TFDS stores rows in an order that it has drawn."""
         train, validation, test = self.splits
@@ -192,7 +197,7 @@ def mixture(
     """The mixture, in proportion to the examples of each task; every default is the paper's.
 
     Args:
-      datasets: the figure's data sets, or tasks, to take; None takes all.
+      datasets: the figure's data sets, tasks or clusters to take; None takes all.
       cap: training rows of a task, before templates drop some.
       maximum: more examples than that add no weight; None: all count.
       options, exemplars, input_tokens, max_per_template, seed: see `Instructions`.
@@ -201,10 +206,10 @@ def mixture(
 
     Raises UserError for a data set that the figure does not have.
     """
-    chosen = [task for task in TASKS if datasets is None or {task.name, task.dataset} & set(datasets)]
-    known = {name for task in TASKS for name in (task.name, task.dataset)}
+    chosen = [task for task in TASKS if datasets is None or set(task.names) & set(datasets)]
+    known = {name for task in TASKS for name in task.names}
     if unknown := sorted(set(datasets or ()) - known):
-        raise UserError(f"DATASETS: FLAN has no data set {unknown[0]!r}; wanted some of {', '.join(sorted(known))}")
+        raise UserError(f"DATASETS: FLAN has no data set or cluster {unknown[0]!r}; wanted some of {', '.join(sorted(known))}")
     sources = [
         Instructions(
             name=f"{task.name}{suffix}",

@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from prompt_tuning.data import mixtures, template_sets
 from prompt_tuning.data.provenance import DATASETS, RELATED, HeldOut
 from prompt_tuning.data.tasks import flan2021
+from prompt_tuning.data.tasks.every_template import EveryTemplate
+from prompt_tuning.data.tasks.instructions import Instructions
 from prompt_tuning.errors import UserError
 from tests.data.small import BYTES
 from tests.data.test_template_sets import ROWS
@@ -177,8 +179,31 @@ def test_what_the_paper_leaves_out_for_each_evaluation():
     assert clusters("translation") == {"translation"}
 
 
+def test_what_is_held_out_is_asked_in_every_template():
+    held = HeldOut(flan2021.mixture(datasets=("rte", "wnli", "mrpc", "sentiment")), ("nli",), shared=False)
+    every = EveryTemplate(held)
+    asking = {task: [each.name for each in template_sets.load(task).templates if not each.turned_around] for task in ("rte", "wnli")}
+    assert every.task_names == tuple(f"{task}/{name}" for task, names in asking.items() for name in names)
+    trained = {name for name, task in zip(held.task_names, held.tasks(BYTES.load()), strict=True) if "train" in task.splits}
+    assert trained == {"imdb", "sentiment140", "sst2", "yelp"}
+    with pytest.raises(UserError, match="EveryTemplate.data: wanted the format Templated"):
+        EveryTemplate(mixtures.Mixture((flan2021.mixture(datasets=("rte",)), Instructions())))
+
+
+@pytest.mark.parametrize("maximum", [2, 3, None])
+def test_examples_are_drawn_at_the_rates_of_the_mixture(stored, maximum):
+    mixture = flan2021.mixture(datasets=("rte", "mnli", "hellaswag", "trec"), maximum=maximum)  # 2, 3, 4 and 6 rows.
+    drawn = mixtures.mixed_examples(mixture, vocabulary=BYTES.load(), seed=0, input_length=64, target_length=16)
+    counts = collections.Counter(mixture.task_names[example["task"]] for example in itertools.islice(drawn, 4_000))
+    sizes = {name: min(rows, maximum or rows) for name, rows in {"rte": 2, "mnli": 3, "hellaswag": 4, "trec": 6}.items()}
+    for name, size in sizes.items():
+        share = size / sum(sizes.values())
+        assert abs(counts[name] - 4_000 * share) < 4 * (4_000 * share * (1 - share)) ** 0.5, "four standard deviations"
+    assert set(counts) == set(sizes)
+
+
 def test_an_unknown_data_set_is_named():
-    with pytest.raises(UserError, match="DATASETS: FLAN has no data set 'rtee'; wanted some of aeslc, "):
+    with pytest.raises(UserError, match="DATASETS: FLAN has no data set or cluster 'rtee'; wanted some of aeslc, "):
         flan2021.mixture(datasets=("rtee",))
 
 
@@ -186,3 +211,4 @@ def test_the_page_has_the_table():
     page = (pathlib.Path(__file__).resolve().parents[3] / "docs" / "flan.md").read_text()
     assert flan2021.table() in page, "put what flan2021.table() gives into docs/flan.md"
     assert f"All {sum(COUNTS.values())} data sets run" in page
+    assert "Five must be downloaded by hand" in page and sum(task.by_hand for task in flan2021.TASKS) == 5
