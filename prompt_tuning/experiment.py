@@ -8,6 +8,8 @@ from typing import Any, Protocol
 
 from prompt_tuning.data.features import PromptLayout
 from prompt_tuning.data.mixtures import Source
+from prompt_tuning.data.overlap import Guard
+from prompt_tuning.data.prepared import Prepared
 from prompt_tuning.data.vocabularies import Vocabulary
 from prompt_tuning.errors import UserError
 from prompt_tuning.evaluation import Evaluation
@@ -44,6 +46,8 @@ class Experiment:
       base_quantization: what the kernels of the base's linear layers are kept in, "none" for as they are; see `models.quantized`.
       allow_random_base: tune a method over a random base (tests, plans).
       evaluation: how the dev split is scored.
+      prepared: a folder of `python -m prompt_tuning.prepare`, from which the examples of both come; None reads the sources.
+      overlaps: what the `train` command does about evaluation examples that the training data holds.
       optimizer, schedule: Optax, as settings.
       train_steps, batch_size: steps, and examples (rows where packed) a step over all devices.
       input_length, target_length: tokens; prompts come on top.
@@ -69,6 +73,8 @@ class Experiment:
     schedule: Schedule = Schedule()
     evaluation: Evaluation = Evaluation()
     evaluation_data: Source | None = None
+    prepared: str | None = None
+    overlaps: Guard = Guard()
     base_checkpoint: str | None = None
     base_quantization: Quantization = "none"
     allow_random_base: bool = False
@@ -103,6 +109,11 @@ class Experiment:
         for name in ("dropout_rate", "label_smoothing"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise UserError(f"{name}: wanted 0 or more and less than 1, got {getattr(self, name)!r}")
+        if self.prepared is not None:
+            for name in ("data", "evaluation_data"):
+                source = getattr(self, name)
+                if source is not None and not isinstance(source, Prepared):
+                    object.__setattr__(self, name, Prepared(source, self.prepared))
         if self.packed and self.choice_losses is not None:
             raise UserError("packed: wanted False with experiment.Experiment.choice_losses, for the choices of an example share its row")
         if self.early_stopping_evals and not self.eval_steps:

@@ -22,7 +22,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def run(experiment: "Experiment", flags: argparse.Namespace) -> None:
     """Trains in `flags.workdir`."""
-    from prompt_tuning import training
+    from prompt_tuning import contamination, training
     from prompt_tuning.run_folder import RunFolder
 
     if not flags.workdir:
@@ -30,6 +30,8 @@ def run(experiment: "Experiment", flags: argparse.Namespace) -> None:
     processes.join(flags)
     with processes.only_first_speaks():
         finished = RunFolder(flags.workdir).results is not None
+        if not finished:
+            contamination.refuse(experiment)
         try:
             results = training.train(experiment, flags.workdir, gin_config=flags.gin_config)
         except Interrupted as stop:

@@ -33,6 +33,7 @@ def flags(tmp_path_factory):
         **{f"{split}_FILES": f"'{folder / 'rows.jsonl'}'" for split in ("TRAIN", "VALIDATION", "TEST")},
         **{"INPUT_COLUMN": "'text'", "TARGET_COLUMN": "'label'", "ANSWER_CHOICES": "['few', 'many']"},
         **{"INPUT_LENGTH": 32, "TARGET_LENGTH": 6, "BATCH_SIZE": 4, "TRAIN_STEPS": 2, "EVAL_STEPS": 2, "PROMPT_LENGTH": 3},
+        "ALLOW_OVERLAP": "'files'",  # One file is all there is.
     }
     settings = [f"--gin.{name}={value}" for name, value in data.items()]
     return [f"--gin_file={folder / 'ours' / 'model.gin'}", "--gin_file=configs/data/files.gin", *settings]

@@ -89,15 +89,15 @@ class Shuffled:
 def example_table(task: "seqio.Task", split: str, with_choices: bool = False) -> ExampleTable:
     """All examples of a task's split, tokenized, EOS appended, not trimmed; kept for the next run of the process.
 
-    A task over rows of Python (one with `read`) is tokenized without SeqIO, and kept on disk for the next process (`token_cache`).
+    A task over rows of Python (one with `read`) is tokenized without SeqIO. The table of one that is `on_disk` is kept for the next process
+    too (`token_cache`).
 
     Raises UserError, naming both, when there is none, and where `with_choices` for a target that is none of its choices.
     """
     row_tasks.check_split(task, split)
-    if getattr(task, "read", None) is None:
-        return _through_seqio(task, split, with_choices)
+    make = _of_rows if getattr(task, "read", None) is not None else _through_seqio
     what = f"{split}, with choices" if with_choices else split
-    return ExampleTable.of_arrays(token_cache.kept(task, what, lambda: _of_rows(task, split, with_choices).arrays()))
+    return ExampleTable.of_arrays(token_cache.kept(task, what, lambda: make(task, split, with_choices).arrays()))
 
 
 def _of_rows(task: Any, split: str, with_choices: bool) -> ExampleTable:

@@ -73,6 +73,10 @@ class Plain:
             known = known[: known.index(self.eos_id) + 1]
         return self._text(known)
 
+    def decode_many(self, rows: Sequence[list[int]]) -> list[str]:
+        """The text of each row, as `decode` gives it."""
+        return [self.decode(row) for row in rows]
+
     def _text(self, ids: list[int]) -> str:
         raise NotImplementedError
 
@@ -116,6 +120,14 @@ class Pieces(Plain):
     def encode_many(self, texts: Sequence[str]) -> Sequence[Sequence[int]]:
         """Token ids of each text, without EOS, on all cores of the process."""
         return list(self.tokenizer.encode(list(texts), out_type=int)) if texts else []
+
+    def decode_many(self, rows: Sequence[list[int]]) -> list[str]:
+        """The text of each row, as `decode` gives it, on all cores of the process."""
+        ends = [row.index(self.eos_id) if self.eos_id in row else len(row) for row in rows]
+        cut = [row[:end] for row, end in zip(rows, ends, strict=True)]
+        if any(max(row, default=0) >= self.vocab_size for row in cut):
+            return [self.decode(row) for row in cut]
+        return list(self.tokenizer.decode(cut)) if cut else []
 
     def offsets(self, text: str) -> list[tuple[int, int]]:
         """Where each token of a text begins and ends, in characters."""
@@ -181,6 +193,11 @@ class TokenizerFile(Plain):
 def encode_many(vocabulary: Any, texts: Sequence[str]) -> Sequence[Sequence[int]]:
     """Token ids of each text, without EOS, by any vocabulary."""
     return vocabulary.encode_many(texts) if isinstance(vocabulary, Plain) else [vocabulary.encode(text) for text in texts]
+
+
+def decode_many(vocabulary: Any, rows: Sequence[list[int]]) -> list[str]:
+    """The text of each row of token ids up to the first EOS, by any vocabulary."""
+    return vocabulary.decode_many(rows) if isinstance(vocabulary, Plain) else [vocabulary.decode(row) for row in rows]
 
 
 def as_seqio(vocabulary: Any) -> Any:

@@ -107,7 +107,9 @@ def register(
     if name in seqio.TaskRegistry.names():
         return seqio.TaskRegistry.get(name)
     inside = as_seqio(vocabulary)
-    tail = (seqio.preprocessors.tokenize, seqio.preprocessors.append_eos_after_trim) if tokenize else ()
+    # What is tokenized can be cached (`prepared`); where it is cut and ends depends on the lengths.
+    cached = (seqio.preprocessors.tokenize, seqio.CacheDatasetPlaceholder(), seqio.preprocessors.append_eos_after_trim)
+    tail = cached if tokenize else ()
     made = source()
     return seqio.TaskRegistry.add(
         name,

@@ -77,7 +77,7 @@ def entry(task: Any, what: str) -> str | None:
         return None
     try:
         contents = [_file_digest(path) for path in sorted(set(named_files(task.settings)))]
-        own = [_file_digest(path) for path in sorted(set(_foreign_code(task.settings)) | set(_foreign_code(task.read)))]
+        own = [_file_digest(path) for path in sorted(set(_foreign_code(task.settings)) | set(_foreign_code(getattr(task, "read", None))))]
     except OSError:
         return None
     said = [task.name, what, contents, own, package_code(), versions()]

@@ -63,7 +63,10 @@ def test_texts_are_tokenized_as_in_seqio_one_by_one_and_many_at_once(vocabulary,
 @given(data=st.data())
 def test_ids_are_read_back_as_in_seqio(vocabulary, data):
     ids = data.draw(st.lists(st.integers(0, vocabulary.vocab_size + 20), max_size=12))
-    assert vocabulary.decode(ids) == vocabulary.decode(np.array(ids, np.int32)) == vocabulary.seqio.decode(ids)
+    wanted = vocabulary.seqio.decode(ids)
+    assert vocabulary.decode(ids) == vocabulary.decode(np.array(ids, np.int32)) == wanted
+    assert vocabulary.decode_many([ids, [], ids]) == [wanted, vocabulary.decode([]), wanted]
+    assert plain_vocabularies.decode_many(vocabulary.seqio, [ids]) == [wanted]
 
 
 def test_another_vocabulary_is_asked_text_by_text(vocabulary):

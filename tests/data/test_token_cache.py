@@ -1,9 +1,10 @@
 """Tokenized examples on disk: found again, never out of date, bounded, and safe to share."""
 
 import dataclasses
-import multiprocessing
 import os
 import pathlib
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -148,24 +149,23 @@ def test_the_folder_is_bounded_and_what_was_used_last_stays(kept, tmp_path, monk
     assert table(settings[3])[1] == 1, "what is larger than half of the limit is not kept"
 
 
-def _fill(path: str, folder: str, results) -> None:
-    os.environ[token_cache.VARIABLE] = folder
-    token_cache.LEAST_SECS = 0.0
-    for _ in range(20):
-        found, _ = table(Lines(path))
-        results.put(found.input_ids.tobytes())
+FILL = """
+import sys
+from prompt_tuning.data import token_cache
+from tests.data.test_token_cache import Lines, table
+token_cache.LEAST_SECS = 0.0
+found = {table(Lines(sys.argv[1]))[0].input_ids.tobytes() for _ in range(40)}
+assert len(found) == 1
+print(hash(found.pop()[:1000]))
+"""
 
 
 def test_processes_share_a_folder(kept, tmp_path):
     (tmp_path / "rows.txt").write_text("".join(f"row {number}\n" for number in range(500)))
-    context = multiprocessing.get_context("fork")
-    results = context.Queue()
-    workers = [context.Process(target=_fill, args=(str(tmp_path / "rows.txt"), str(kept), results)) for _ in range(3)]
-    for worker in workers:
-        worker.start()
-    found = {results.get(timeout=60) for _ in range(60)}
-    for worker in workers:
-        worker.join(60)
-        assert worker.exitcode == 0
-    assert len(found) == 1
-    assert not list(kept.glob("*.tmp"))
+    command = [sys.executable, "-c", FILL, str(tmp_path / "rows.txt")]
+    environment = os.environ | {"PYTHONHASHSEED": "0"}
+    workers = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) for _ in range(2)]
+    found = [worker.communicate(timeout=60)[0] for worker in workers]
+    assert [worker.returncode for worker in workers] == [0, 0]
+    assert found[0] == found[1] != b""
+    assert len(list(kept.iterdir())) == 1
