@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from prompt_tuning.experiment import Experiment
 
 # What training needs and this command does not.
-_FALLBACKS = ("experiment.Experiment.data = None", "experiment.Experiment.allow_random_base = True")
+FALLBACKS = ("experiment.Experiment.data = None", "experiment.Experiment.allow_random_base = True")
 PROGRAMS = ("train", "prefill", "token")
 
 
 def main(argv: list[str] | None = None) -> None:
     """The command."""
     os.environ["JAX_PLATFORMS"] = "cpu"  # Whatever is at hand is not what is planned for.
-    cli.main(run, __doc__, extra_flags=_flags, fallbacks=_FALLBACKS, argv=argv)
+    cli.main(run, __doc__, extra_flags=_flags, fallbacks=FALLBACKS, argv=argv)
 
 
 def _flags(parser: argparse.ArgumentParser) -> None:

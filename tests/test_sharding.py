@@ -83,7 +83,7 @@ CASES = {
     "choices": (IA3(), optimizers.Adafactor(learning_rate=0.03)),
 }
 CHOICES = losses.ChoiceLosses(num_choices=3)
-MESHES = {"1x1": Mesh(1, 1), "2x4": Mesh(2, 4), "8x1": Mesh(8, 1)}
+MESHES = {"1x1": Mesh(1, 1), "2x4": Mesh(2, 4), "8x1": Mesh(8, 1), "4x2 fsdp": Mesh(4, 2, fsdp=True)}
 
 def places(tree):
     return [(jax.tree_util.keystr(path), leaf.sharding) for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]]
@@ -93,6 +93,8 @@ for case, (method, optimizer) in CASES.items():
     for name, mesh in MESHES.items():
         if name == "8x1" and "adamw" in case:
             continue  # Rows alone are shared out there: nothing of the optimizer is.
+        if mesh.fsdp and case not in ("prompt, adafactor", "full, adamw"):
+            continue
         settings = tiny_experiment(method=method, optimizer=optimizer, mesh=mesh, batch_size=8, gradient_clip_norm=1.0, z_loss=1e-4)
         if case == "choices":
             settings = dataclasses.replace(settings, choice_losses=CHOICES)
@@ -148,7 +150,9 @@ CASES = ["prompt, adafactor", "prompt, adamw", "full, adafactor", "full, adamw",
 def test_losses_on_many_devices_are_those_on_one(found, case):
     one = found[f"{case}, 1x1"]["losses"]
     assert len(set(one)) == 5, "the weights move"
-    for mesh in ("2x4",) if "adamw" in case else ("2x4", "8x1"):
+    meshes = [name.removeprefix(f"{case}, ") for name in found if name.startswith(f"{case}, ") and not name.endswith("1x1")]
+    assert len(meshes) >= 2 or case == "prompt, adamw"
+    for mesh in meshes:
         np.testing.assert_allclose(found[f"{case}, {mesh}"]["losses"], one, rtol=1e-5)
 
 
@@ -171,6 +175,29 @@ def test_moments_are_split_as_their_weights(found):
         assert len(copies) >= 3 and all(copies), name  # The weight and its two moments.
     momentum = {path: value for path, value in found["full, adafactor, 2x4"]["split"].items() if "momentum" in path}
     assert sum(momentum.values()) >= 20
+
+
+def test_fsdp_shares_out_the_base_over_all_devices_and_leaves_the_prompt_whole(found):
+    assert not any(found["prompt, adafactor, 4x2 fsdp"]["split"].values())
+    assert found["prompt, adafactor, 4x2 fsdp"]["frozen_split"] >= 19
+    split = found["full, adamw, 4x2 fsdp"]["split"]
+    copies = [value for path, value in split.items() if path.endswith("['query']['kernel']")]
+    assert len(copies) >= 3 and all(copies)  # The weight and its two moments.
+    assert not any(value for path, value in split.items() if path.endswith("['norm']['scale']"))
+
+
+@pytest.mark.parametrize(
+    ("axes", "shape", "wanted"),
+    [
+        (("embed", "mlp"), (16, 24), ("data", "model")),
+        (("vocab", "embed"), (384, 16), ("model", "data")),
+        (("embed", "heads"), (4, 16, 8), (None, "data", "model")),
+        (("embed", "mlp"), (15, 24), (None, "model")),
+        (("buckets", "heads"), (32, 8), (None, "model")),
+    ],
+)
+def test_spec_of_fsdp_takes_both_axes(axes, shape, wanted):
+    assert sharding.spec(axes, shape, mesh_of(2, 4), table=sharding.FSDP_TABLE) == PartitionSpec(*wanted)
 
 
 def test_a_mesh_larger_than_the_machine_is_refused(found):
