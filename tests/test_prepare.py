@@ -15,6 +15,7 @@ from prompt_tuning import evaluation, prepare, train
 from prompt_tuning.data import example_tables, mixtures, token_cache
 from prompt_tuning.data.features import PromptLayout
 from prompt_tuning.data.tasks.instructions import Instructions
+from prompt_tuning.data.tasks.pretraining import Pretraining
 from prompt_tuning.data.tasks.world import World
 from prompt_tuning.data.vocabularies import SentencePiece
 from prompt_tuning.errors import UserError
@@ -67,6 +68,16 @@ def test_batches_and_evaluation_examples_are_those_of_the_sources(kind, tmp_path
         same(mine.examples, theirs.examples)
 
 
+def test_text_without_end_beside_it_comes_as_it_is_and_a_table_is_read_once(tmp_path):
+    data = mixtures.Mixture((WORLD, Pretraining("prefix_lm")), rates=(0.5, 0.5))
+    prepare.prepare(experiment(data), str(tmp_path), splits=("train",))
+    read = experiment(data, prepared=str(tmp_path)).data
+    same(batches(data), batches(read))
+    vocabulary = SentencePiece().load()
+    assert [task.name for task in read.tasks(vocabulary)] == [task.name for task in data.tasks(vocabulary)]
+    assert [one is other for one, other in zip(read.tasks(vocabulary), read.tasks(vocabulary), strict=True)] == [True] * 3
+
+
 def test_seqio_itself_reads_the_folder(tmp_path):
     import seqio
 
@@ -100,6 +111,7 @@ def test_the_manifest_says_what_is_there(tmp_path):
     assert json.loads((tmp_path / "made" / "manifest.json").read_text()) == manifest
 
 
+@pytest.mark.slow
 def test_several_processes_write_what_one_writes(tmp_path, capsys):
     one, many = (prepare.prepare(experiment(WORLD), str(tmp_path / name), splits=SPLITS, processes=n) for name, n in (("1", 1), ("3", 3)))
     assert one == many
@@ -167,8 +179,6 @@ def test_a_folder_that_does_not_fit_is_one_line(tmp_path, monkeypatch, capsys):
 
 
 def test_a_task_that_tokenizes_by_itself_and_text_without_end_are_said(tmp_path, capsys):
-    from prompt_tuning.data.tasks.pretraining import Pretraining
-
     with pytest.raises(UserError, match="nothing to prepare: no task has a split among train"):
         prepare.prepare(experiment(Pretraining()), str(tmp_path), splits=("train",))
     assert "is text without end" in capsys.readouterr().err

@@ -43,15 +43,18 @@ class Prepared:
         """What says how its tasks are mixed."""
         return getattr(self.source, "mixed", self.source)
 
-    def tasks(self, vocabulary: "seqio.Vocabulary") -> "list[PreparedTask]":
-        """The tasks; see `mixtures.Source`.
+    def tasks(self, vocabulary: "seqio.Vocabulary") -> list[Any]:
+        """The tasks; see `mixtures.Source`. Text without end was not prepared and comes as it is.
 
         Raises UserError where the folder was prepared for other settings, or a file of it is not as it was.
         """
         manifest = read_manifest(self.folder)
         if manifest["code"] != token_cache.package_code():
             notes.say(f"note: {self.folder} was prepared by another version of this code")
-        return [PreparedTask(task, self.folder, self._entry(task, manifest)) for task in self.source.tasks(vocabulary)]
+        return [
+            task if getattr(task, "streaming", False) else _same(PreparedTask(task, self.folder, self._entry(task, manifest)))
+            for task in self.source.tasks(vocabulary)
+        ]
 
     def _entry(self, task: Any, manifest: dict[str, Any]) -> dict[str, Any]:
         tasks = manifest["tasks"]
@@ -72,6 +75,7 @@ class PreparedTask:
     """A task whose examples come from a prepared folder; it is the task itself otherwise.
 
     Attributes:
+      folder: where it was prepared.
       splits: those that were prepared.
       settings: what decides its examples: the files' hashes.
     """
@@ -80,7 +84,7 @@ class PreparedTask:
     on_disk = True
 
     def __init__(self, task: Any, folder: str, entry: dict[str, Any]) -> None:
-        self._task, self._folder = task, folder
+        self._task, self.folder = task, folder
         self.splits = tuple(entry["splits"])
         self.settings = ("prepared", sorted((split, found["sha256"]) for split, found in entry["splits"].items()))
 
@@ -93,9 +97,17 @@ class PreparedTask:
         """The examples as SeqIO reads them from its caches."""
         import seqio
 
-        seqio.add_global_cache_dirs([self._folder])
+        seqio.add_global_cache_dirs([self.folder])
         task = getattr(self._task, "seqio", self._task)
         return task.get_dataset(*sizes, **settings, use_cached=True)
+
+
+_KNOWN: dict[Any, PreparedTask] = {}
+
+
+def _same(task: PreparedTask) -> PreparedTask:
+    """The task that stands for the same files, so that what is kept for it (`example_tables`) is found again."""
+    return _KNOWN.setdefault((task.name, task.folder, repr(task.settings)), task)
 
 
 def read_manifest(folder: str) -> dict[str, Any]:

@@ -126,6 +126,9 @@ def _foreign_code(value: Any) -> Iterator[str]:
         for each in value:
             yield from _foreign_code(each)
         return
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        for field in dataclasses.fields(value):
+            yield from _foreign_code(getattr(value, field.name))
     module = sys.modules.get(getattr(value, "__module__", None) or "")
     path = getattr(module, "__file__", None)
     # The standard library and installed packages change with their versions only.

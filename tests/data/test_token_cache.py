@@ -11,6 +11,7 @@ import pytest
 
 from prompt_tuning.data import example_tables, notes, row_tasks, token_cache
 from prompt_tuning.data.rows import TextRow
+from prompt_tuning.data.tasks.instructions import Instructions
 from tests.data.small import BYTES
 
 
@@ -92,6 +93,19 @@ def test_whatever_decides_an_entry_makes_another(kept, tmp_path, monkeypatch):
         patch.setattr(token_cache, "versions", lambda: {"sentencepiece": "0"})
         assert table(settings)[1] == 1
     assert table(settings)[1] == 0
+
+
+def test_code_outside_of_the_package_decides_an_entry_too(kept, tmp_path, monkeypatch):
+    """A format of one's own that stands in settings of ours, say."""
+    (tmp_path / "own_format.py").write_text("import dataclasses\n@dataclasses.dataclass(frozen=True)\nclass Own:\n    x: int = 1\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import own_format
+
+    source = Instructions(format=own_format.Own(), train_files=str(tmp_path / "rows.txt"))
+    entries = [token_cache.entry(fresh((source, "stamp"))[0], "train")]
+    (tmp_path / "own_format.py").write_text("# changed\n" + (tmp_path / "own_format.py").read_text())
+    entries += [token_cache.entry(fresh((source, "stamp"))[0], "train") for _ in range(2)]
+    assert entries[0] != entries[1] == entries[2]
 
 
 def test_a_broken_entry_is_made_anew(kept, tmp_path):
