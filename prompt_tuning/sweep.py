@@ -21,7 +21,7 @@ import json
 import pathlib
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from prompt_tuning import cli, text_tables
@@ -91,13 +91,26 @@ def _run(flags: argparse.Namespace) -> None:
     wanted = combined(read_sweep(flags.sweep) if flags.sweep else [Variation()], [options(text) for text in flags.vary])
     runs = load(wanted, flags.gin_file, flags.gin_bindings, search_paths=flags.gin_search_paths)
     try:
-        rows = train(runs, flags.workdir, together=flags.together)
+        rows = train(runs, flags.workdir, together=flags.together, before=_refuse_overlaps)
     except Interrupted as stop:
         print(stop, file=sys.stderr)
         sys.exit(143)
     print(table(rows))
     if failed := [row for row in rows if row["state"] != "finished"]:
         raise UserError(f"{len(failed)} of {len(rows)} runs failed; the first, {failed[0]['run']}: {failed[0]['state']}")
+
+
+def _refuse_overlaps(runs: Sequence[Run]) -> None:
+    """Refuses what `train` refuses to train on, once for runs of the same data."""
+    from prompt_tuning import contamination
+    from prompt_tuning.experiment import digest
+
+    different = {
+        digest([getattr(run.experiment, name) for name in ("data", "evaluation_data", "evaluation", "overlaps", "vocabulary")]): run
+        for run in runs
+    }
+    for run in different.values():
+        contamination.refuse(run.experiment)
 
 
 def options(text: str) -> list[Variation]:
@@ -207,13 +220,16 @@ def load(
     return runs
 
 
-def train(runs: Sequence[Run], workdir: str, *, together: int = TOGETHER) -> list[dict[str, Any]]:
+def train(
+    runs: Sequence[Run], workdir: str, *, together: int = TOGETHER, before: Callable[[Sequence[Run]], None] | None = None
+) -> list[dict[str, Any]]:
     """Trains what is not finished, and gives the rows of `results.csv`.
 
     Args:
       runs: at least one, all different.
       workdir: the folder of their folders.
       together: most runs in one program.
+      before: called with the runs that are not finished, before any of them is trained.
 
     Raises:
       UserError: for what the user gave wrong. A run that fails by itself is a row that says so.
@@ -233,6 +249,8 @@ def train(runs: Sequence[Run], workdir: str, *, together: int = TOGETHER) -> lis
         own.claim(settings[run.name], run.gin_config)
     results: dict[str, Any] = {run.name: own.results for run, own in zip(runs, folders, strict=True)}
     todo = [number for number, run in enumerate(runs) if results[run.name] is None]
+    if before is not None:
+        before([runs[number] for number in todo])
     groups = [[todo[place] for place in group] for group in sweep_groups.grouped([runs[i].experiment for i in todo], most=together)]
     done = [checkpoints.latest_step(folders[number].path / "checkpoints") or 0 for number in todo]
     total = sum(runs[number].experiment.train_steps for number in todo)
@@ -260,9 +278,11 @@ def _train_group(runs: Sequence[Run], folders: Sequence[Any], progress: Any) -> 
         return sweep_groups.train_together(experiments, folders, names=names, progress=progress)
     (run,), (folder,) = runs, folders
     try:
-        return [training.train(run.experiment, str(folder.path), gin_config=run.gin_config, label=run.name, progress=progress)]
+        results = training.train(run.experiment, str(folder.path), gin_config=run.gin_config, label=run.name, progress=progress)
     except UserError as error:
         return [error]
+    progress.skip(run.experiment.train_steps - results["steps"])
+    return [results]
 
 
 def _checked(runs: Sequence[Run]) -> dict[str, Any]:
