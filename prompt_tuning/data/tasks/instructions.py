@@ -57,6 +57,7 @@ class Instructions:
         hash of each.
       held_out: a file of tasks' names, one a line, as Super-NaturalInstructions' splits are: training files called so are validation files.
       leave_out: patterns of names of files, without suffix, that are passed over.
+      train_tasks: a file of names as `held_out`: of the training files that are not held out, only those called so are trained on.
       by_file: whether each file is a task of its own, as the files of Super-NaturalInstructions and P3 are.
       per_file: takes the first so many examples of each file; None takes all.
       num_train: takes so many training examples of each task, drawn with `seed`; None takes all.
@@ -82,6 +83,7 @@ class Instructions:
     test_files: tuple[str, ...] = ()
     validation_frac: float = 0.0
     held_out: str | None = None
+    train_tasks: str | None = None
     leave_out: tuple[str, ...] = ()
     by_file: bool = False
     per_file: int | None = None
@@ -165,13 +167,20 @@ class Instructions:
 
     def _paths_of_splits(self) -> dict[str, tuple[str, ...]]:
         paths = {split: self._paths(split) for split in SPLITS}
-        if self.held_out is None:
-            return paths
-        names = {row_files.text(where, line).strip() for where, line in row_files.lines(self.held_out)}
-        kept = tuple(path for path in paths["train"] if _stem(path) not in names)
-        if kept == paths["train"]:
-            raise UserError(f"{self.held_out}: names none of TRAIN_FILES; wanted names of files, one a line, without suffix")
-        return paths | {"train": kept, "validation": (*paths["validation"], *(path for path in paths["train"] if path not in kept))}
+        if self.held_out is not None:
+            kept = self._named(paths["train"], self.held_out, called=False)
+            paths |= {"train": kept, "validation": (*paths["validation"], *(path for path in paths["train"] if path not in kept))}
+        if self.train_tasks is not None:
+            paths |= {"train": self._named(paths["train"], self.train_tasks, called=True)}
+        return paths
+
+    def _named(self, paths: tuple[str, ...], listing: str, *, called: bool) -> tuple[str, ...]:
+        """The paths that a file of names calls by name, or the others. Raises UserError where it names none of them."""
+        names = {row_files.text(where, line).strip() for where, line in row_files.lines(listing)}
+        found = tuple(path for path in paths if (_stem(path) in names) == called)
+        if len(found) == (0 if called else len(paths)):
+            raise UserError(f"{listing}: names none of TRAIN_FILES; wanted names of files, one a line, without suffix")
+        return found
 
     def _paths(self, split: str) -> tuple[str, ...]:
         given = getattr(self, f"{split}_files")
