@@ -106,7 +106,14 @@ class Decoder(nnx.Module):
             bias, turn = _chosen(local, biases), _chosen(local, turned)
             attend = block.self_attention
             x_BTD = entering(block, x_BTD, batch.get("decoder_prompt_slots"))
-            x_BTD = attend(x_BTD, lambda y, key: attend.attention.keys_values(y, turn, key), bias, turned=turn, key=attention_key)
+            x_BTD = attend(
+                x_BTD,
+                lambda y, key: attend.attention.keys_values(y, turn, key),
+                bias,
+                turned=turn,
+                causal=both_ways is None,
+                key=attention_key,
+            )
             return block.feed_forward(x_BTD, key=mlp_key), None
 
         run = kept(layer, self.config.remat)

@@ -25,12 +25,20 @@ class AttentionBlock(nnx.Module):
         self.parallel: Socket = nnx.data(None)
 
     def __call__(
-        self, x_BTD: Array, keys_values: Callable[[Array, Array | None], KeysValues], bias: Array, *, turned: Angles, key: Array | None
+        self,
+        x_BTD: Array,
+        keys_values: Callable[[Array, Array | None], KeysValues],
+        bias: Array,
+        *,
+        turned: Angles,
+        causal: bool = False,
+        key: Array | None,
     ) -> Array:
         """Adds to x_BTD what it attends to; `keys_values` makes keys and values from the normed input."""
         attention_key, residual_key = split_key(key, 2)
         normed_BTD = self.norm(x_BTD)
-        y_BTD = self.attention(normed_BTD, keys_values(normed_BTD, attention_key), bias, turned=turned, key=attention_key)
+        keys_values_BHSK = keys_values(normed_BTD, attention_key)
+        y_BTD = self.attention(normed_BTD, keys_values_BHSK, bias, turned=turned, causal=causal, key=attention_key)
         return _added(self, x_BTD, normed_BTD, y_BTD, residual_key)
 
 

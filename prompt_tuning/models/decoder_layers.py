@@ -23,8 +23,8 @@ import numpy as np
 from flax import nnx
 
 from prompt_tuning.errors import UserError
-from prompt_tuning.models import fused, rope
-from prompt_tuning.models.layers import Array, Linear, Remat, Socket, behind_prefix, dropout, folded, param, scaled, split_heads
+from prompt_tuning.models import blockwise, fused, rope
+from prompt_tuning.models.layers import Array, Bias, Linear, Remat, Socket, behind_prefix, dropout, folded, param, scaled, split_heads
 
 KeysValues = tuple[Array, Array]
 Angles = tuple[Array, Array] | None
@@ -255,7 +255,9 @@ class GroupedAttention(nnx.Module):
         v = scaled(self.value(x_BSD, key=folded(key, 2)), self.v_scale)
         return self._heads(k, self.key_norm, turned), self._heads(v, None, None)
 
-    def __call__(self, x_BTD: Array, keys_values: KeysValues, bias: Array, *, turned: Angles, key: Array | None = None) -> Array:
+    def __call__(
+        self, x_BTD: Array, keys_values: KeysValues, bias: Array, *, turned: Angles, causal: bool = False, key: Array | None = None
+    ) -> Array:
         """Attends from x_BTD.
 
         Args:
@@ -263,6 +265,7 @@ class GroupedAttention(nnx.Module):
           keys_values: both [B, H / G, S, K].
           bias: float32, broadcastable to [B, H / G, T, S]: `MASKED` where attention is forbidden.
           turned: the queries' rotary angles.
+          causal: whether `bias` forbids every query all keys behind it, which then need not be read.
           key: of the dropout on attention weights and in what is plugged in.
 
         Returns:
@@ -270,10 +273,12 @@ class GroupedAttention(nnx.Module):
         """
         q_BHTK = self._heads(self.query(x_BTD, key=folded(key, 0)), self.query_norm, turned)
         keys_values, bias = behind_prefix(self.prefix, keys_values, bias)
-        return self.out(attended(q_BHTK, keys_values, bias, self.config, key=key), key=folded(key, 3))
+        return self.out(attended(q_BHTK, keys_values, bias, self.config, causal=causal, key=key), key=folded(key, 3))
 
 
-def attended(q_BHTK: Array, keys_values: KeysValues, bias: Array, config: DecoderConfig, *, key: Array | None) -> Array:
+def attended(
+    q_BHTK: Array, keys_values: KeysValues, bias: Array, config: DecoderConfig, *, causal: bool = False, key: Array | None
+) -> Array:
     """What queries take from keys and values [B, H / G, S, K], heads side by side: [B, T, H * K]; arguments as of `GroupedAttention`."""
     k_BHSK, v_BHSK = keys_values
     batch, heads, length, width = q_BHTK.shape
@@ -281,6 +286,9 @@ def attended(q_BHTK: Array, keys_values: KeysValues, bias: Array, config: Decode
     dropped = key is not None and config.dropout_rate > 0
     if fused.serves(q_BHTK, v_BHSK, dropout=dropped, capped=config.attention_cap is not None):
         y_BHTK = fused.attend(q_BHTK, k_BHSK, v_BHSK, bias, scale=scale)
+        return y_BHTK.transpose(0, 2, 1, 3).reshape(batch, length, -1)
+    if blockwise.serves(q_BHTK, k_BHSK, dropout=dropped):
+        y_BHTK = blockwise.attend(q_BHTK, k_BHSK, v_BHSK, Bias(None, bias), scale=scale, cap=config.attention_cap, causal=causal)
         return y_BHTK.transpose(0, 2, 1, 3).reshape(batch, length, -1)
     q_BHGTK = q_BHTK.reshape(batch, k_BHSK.shape[1], heads // k_BHSK.shape[1], length, width)
     scores = jnp.einsum("bhgtk,bhsk->bhgts", q_BHGTK, k_BHSK, preferred_element_type=jnp.float32)

@@ -61,7 +61,9 @@ class LatentAttention(nnx.Module):
         shared = jnp.broadcast_to(turned_key, (*keys.shape[:-1], config.rope_width))
         return jnp.concatenate([keys, shared], axis=-1), values
 
-    def __call__(self, x_BTD: Array, keys_values: KeysValues, bias: Array, *, turned: Angles, key: Array | None = None) -> Array:
+    def __call__(
+        self, x_BTD: Array, keys_values: KeysValues, bias: Array, *, turned: Angles, causal: bool = False, key: Array | None = None
+    ) -> Array:
         """Attends from x_BTD; as `GroupedAttention`."""
         config = self.config
         y_BTI = self.query_norm(self.query_down(x_BTD, key=folded(key, 4))) if config.latent_query_width else x_BTD
@@ -69,7 +71,7 @@ class LatentAttention(nnx.Module):
         plain, turning = jnp.split(q_BHTK, [config.head_width], axis=-1)
         q_BHTK = jnp.concatenate([plain, turning if turned is None else rope.rotate(turning, turned)], axis=-1)
         keys_values, bias = behind_prefix(self.prefix, keys_values, bias)
-        return self.out(attended(q_BHTK, keys_values, bias, config, key=key), key=folded(key, 3))
+        return self.out(attended(q_BHTK, keys_values, bias, config, causal=causal, key=key), key=folded(key, 3))
 
 
 def _scaled(x_BHSK: Array, scale: Socket) -> Array:

@@ -32,9 +32,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
-from prompt_tuning.models import backends, fused
+from prompt_tuning.models import backends, blockwise, fused
 
 Array = jax.Array
+Bias = blockwise.Bias
 Socket = Any
 Remat = Literal["none", "products", "full"]
 
@@ -267,13 +268,17 @@ def scaled(x: Array, scale: Socket) -> Array:
     return x if scale is None else x * jnp.broadcast_to(scale().astype(x.dtype), x.shape)
 
 
-def behind_prefix(prefix: Socket, keys_values: tuple[Array, Array], bias: Array) -> tuple[tuple[Array, Array], Array]:
-    """Keys and values [B, H, S, K] behind those of a prefix, and the bias [..., T, S] with zeros before it; as given where none is."""
+def behind_prefix(prefix: Socket, keys_values: tuple[Array, Array], bias: Any) -> tuple[tuple[Array, Array], Any]:
+    """Keys and values [B, H, S, K] behind those of a prefix, and the bias [..., T, S], of one part or several, with zeros before it.
+
+    As given where there is none.
+    """
     if prefix is None:
         return keys_values, bias
     made = prefix()
     keys, values = _before(made[0], keys_values[0]), _before(made[1], keys_values[1])
-    return (keys, values), jnp.pad(bias, [(0, 0)] * (bias.ndim - 1) + [(keys.shape[2] - bias.shape[-1], 0)])
+    added = keys.shape[2] - keys_values[0].shape[2]
+    return (keys, values), jax.tree.map(lambda part: jnp.pad(part, [(0, 0)] * (part.ndim - 1) + [(added, 0)]), bias)
 
 
 def adapted(block: Any, normed_BSD: Array, y_BSD: Array) -> Array:
@@ -304,13 +309,16 @@ class Attention(nnx.Module):
         v = scaled(self.value(x_BSD, key=folded(key, 2)), self.v_scale)
         return split_heads(k, self.head_width), split_heads(v, self.head_width)
 
-    def __call__(self, x_BTD: Array, keys_values: tuple[Array, Array], bias: Array, *, key: Array | None = None) -> Array:
+    def __call__(
+        self, x_BTD: Array, keys_values: tuple[Array, Array], bias: Bias, *, causal: bool = False, key: Array | None = None
+    ) -> Array:
         """Attends from x_BTD.
 
         Args:
           x_BTD: what the queries are made of.
           keys_values: both [B, H, S, K].
-          bias: float32, broadcastable to [B, H, T, S]: relative bias plus `MASKED` where attention is forbidden.
+          bias: what is added to scores.
+          causal: whether `bias` forbids every query all keys behind it, which then need not be read.
           key: of the dropout on attention weights and in what is plugged in.
 
         Returns:
@@ -318,11 +326,14 @@ class Attention(nnx.Module):
         """
         q_BHTK = split_heads(self.query(x_BTD, key=folded(key, 0)), self.head_width)
         (k_BHSK, v_BHSK), bias = behind_prefix(self.prefix, keys_values, bias)
-        if fused.serves(q_BHTK, v_BHSK, dropout=key is not None and self.dropout_rate > 0):
-            y_BHTK = fused.attend(q_BHTK, k_BHSK, v_BHSK, bias, scale=1.0)
+        dropped = key is not None and self.dropout_rate > 0
+        if fused.serves(q_BHTK, v_BHSK, dropout=dropped):
+            y_BHTK = fused.attend(q_BHTK, k_BHSK, v_BHSK, bias.whole(), scale=1.0)
+        elif blockwise.serves(q_BHTK, k_BHSK, dropout=dropped):
+            y_BHTK = blockwise.attend(q_BHTK, k_BHSK, v_BHSK, bias, causal=causal)
         else:
             scores_BHTS = jnp.einsum("bhtk,bhsk->bhts", q_BHTK, k_BHSK, preferred_element_type=jnp.float32)
-            weights_BHTS = jax.nn.softmax(scores_BHTS + bias, axis=-1).astype(x_BTD.dtype)
+            weights_BHTS = jax.nn.softmax(scores_BHTS + bias.whole(), axis=-1).astype(x_BTD.dtype)
             weights_BHTS = dropout(weights_BHTS, self.dropout_rate, key)
             y_BHTK = jnp.einsum("bhts,bhsk->bhtk", weights_BHTS, v_BHSK, preferred_element_type=jnp.float32).astype(x_BTD.dtype)
         batch, heads, length, width = y_BHTK.shape

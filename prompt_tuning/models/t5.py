@@ -27,6 +27,7 @@ from prompt_tuning.models.layers import (
     MASKED,
     Array,
     Attention,
+    Bias,
     Embed,
     Linear,
     Mlp,
@@ -117,11 +118,13 @@ class AttentionBlock(nnx.Module):
         self.adapter: Socket = nnx.data(None)
         self.parallel: Socket = nnx.data(None)
 
-    def __call__(self, x_BTD: Array, keys_values: Callable[[Array, Array | None], Any], bias: Array, *, key: Array | None) -> Array:
+    def __call__(
+        self, x_BTD: Array, keys_values: Callable[[Array, Array | None], Any], bias: Bias, *, causal: bool = False, key: Array | None
+    ) -> Array:
         """Adds to x_BTD what it attends to; `keys_values` makes keys and values from the normed input and a dropout key."""
         attention_key, residual_key = split_key(key, 2)
         normed_BTD = self.norm(x_BTD)
-        y_BTD = self.attention(normed_BTD, keys_values(normed_BTD, attention_key), bias, key=attention_key)
+        y_BTD = self.attention(normed_BTD, keys_values(normed_BTD, attention_key), bias, causal=causal, key=attention_key)
         return x_BTD + dropout(adapted(self, normed_BTD, y_BTD), self.dropout_rate, residual_key)
 
 
@@ -243,14 +246,18 @@ class T5(nnx.Module):
         stack = self.encoder
         if stack.visibility is not None and slots_BS is not None:
             mask = mask + stack.visibility(slots_BS)
-        shared_bias = mask if stack.relative_bias is None else stack.relative_bias(positions, positions) + mask
+
+        def biased(own: Any) -> Bias:
+            return Bias(None if own is None else own(positions, positions), mask)
+
+        shared_bias = biased(stack.relative_bias)
 
         def layer(x_BSD: Array, scanned: Any) -> tuple[Array, None]:
             block, key = scanned
             attention_key, mlp_key = split_key(key, 2)
             x_BSD = entering(block, x_BSD, slots_BS)
             attend = block.self_attention
-            bias = shared_bias if attend.relative_bias is None else attend.relative_bias(positions, positions) + mask
+            bias = shared_bias if attend.relative_bias is None else biased(attend.relative_bias)
             x_BSD = attend(x_BSD, attend.attention.keys_values, bias, key=attention_key)
             return block.feed_forward(x_BSD, key=mlp_key), None
 
@@ -272,19 +279,23 @@ class T5(nnx.Module):
         causal = jnp.where(positions[:, None] >= positions[None, :], 0.0, MASKED)[None, None]
         # Padding stands after the targets, so in unpacked rows the causal mask alone keeps it out of every position that counts.
         self_mask = causal + _mask(segment_ids_BT, segment_ids_BT, packed=True) if packed else causal
-        cross_mask = _mask(segment_ids_BT, batch["encoder_segment_ids"], packed=packed)
+        cross_bias = Bias(None, _mask(segment_ids_BT, batch["encoder_segment_ids"], packed=packed))
         stack = self.decoder
-        shared_bias = self_mask if stack.relative_bias is None else stack.relative_bias(positions, positions) + self_mask
+
+        def biased(own: Any) -> Bias:
+            return Bias(None if own is None else own(positions, positions), self_mask)
+
+        shared_bias = biased(stack.relative_bias)
 
         def layer(x_BTD: Array, scanned: Any) -> tuple[Array, None]:
             block, key = scanned
             self_key, cross_key, mlp_key = split_key(key, 3)
             attend, cross = block.self_attention, block.cross_attention
-            bias = shared_bias if attend.relative_bias is None else attend.relative_bias(positions, positions) + self_mask
-            x_BTD = attend(x_BTD, attend.attention.keys_values, bias, key=self_key)
+            bias = shared_bias if attend.relative_bias is None else biased(attend.relative_bias)
+            x_BTD = attend(x_BTD, attend.attention.keys_values, bias, causal=True, key=self_key)
             # What the rows of one example ask of it stands in one sequence: positions do not matter here.
             asking = x_BTD.reshape(encoded_BSD.shape[0], -1, x_BTD.shape[-1])
-            asking = cross(asking, lambda _, key: cross.attention.keys_values(encoded_BSD, key), cross_mask, key=cross_key)
+            asking = cross(asking, lambda _, key: cross.attention.keys_values(encoded_BSD, key), cross_bias, key=cross_key)
             x_BTD = asking.reshape(x_BTD.shape)
             return block.feed_forward(x_BTD, key=mlp_key), None
 
@@ -325,8 +336,8 @@ class T5(nnx.Module):
         slots_L = jnp.arange(cache["self_keys"].shape[3] - prefix)
         mask = jnp.where(slots_L[None, :] <= positions[:, None], 0.0, MASKED)[None, None]
 
-        def biased(own: Any) -> Array:
-            return prefixes.seen(mask if own is None else own(positions, slots_L) + mask, prefix)
+        def biased(own: Any) -> Bias:
+            return Bias(None, prefixes.seen(mask if own is None else own(positions, slots_L) + mask, prefix))
 
         shared_bias = biased(stack.relative_bias)
 
@@ -342,7 +353,7 @@ class T5(nnx.Module):
                 return stored
 
             x_BTD = attend(x_BTD, extended, bias, key=None)
-            x_BTD = cross(x_BTD, lambda *_: (cross_keys, cross_values), cache["cross_mask"], key=None)
+            x_BTD = cross(x_BTD, lambda *_: (cross_keys, cross_values), Bias(None, cache["cross_mask"]), key=None)
             return block.feed_forward(x_BTD, key=None), (stored[0], stored[1])
 
         x_BTD = self.embed(tokens_BT, slots_BT, self.config.dtype)

@@ -9,7 +9,7 @@ from flax import nnx
 from prompt_tuning import trainable
 from prompt_tuning.errors import UserError
 from prompt_tuning.methods.prefix import KeysValues, Prefix, drop_network
-from prompt_tuning.models.layers import MASKED, Attention
+from prompt_tuning.models.layers import MASKED, Attention, Bias
 from prompt_tuning.models.t5 import T5
 from tests.interop import tiny
 
@@ -31,7 +31,7 @@ def test_attention_with_a_prefix_is_that_of_numpy():
     seen = np.array([[1] * 6, [1, 1, 1, 0, 0, 0]])
     attention.prefix = KeysValues(*map(jnp.asarray, prefix))
     mask = np.where(seen, 0.0, MASKED)[:, None, None].astype(np.float32)
-    ours = np.asarray(attention(jnp.asarray(x), attention.keys_values(jnp.asarray(memory)), jnp.asarray(bias + mask)))
+    ours = np.asarray(attention(jnp.asarray(x), attention.keys_values(jnp.asarray(memory)), Bias(jnp.asarray(bias), jnp.asarray(mask))))
 
     weights = {name: np.asarray(getattr(attention, name).kernel[...], np.float64) for name in ("query", "key", "value", "out")}
     for row in range(2):

@@ -1,0 +1,184 @@
+"""Attention in pieces, whose scores stay small: a few rows and a block of queries at a time, made again in the backward pass.
+
+Dao et al. 2022 (arXiv:2205.14135), algorithms 1 and 2 without their blocks of keys: a query's scores are there all at once, so that its
+softmax is the plain one. Kept for the backward pass are the output and the logarithm of each query's sum. Where no query sees what stands
+behind it, a block of queries reads only the keys up to its end.
+
+On a CPU. XLA multiplies a batch of small matrices there on one thread at a time, so that the pieces, which wait for nothing of each other,
+also keep the other threads busy. On NVIDIA GPUs see `fused.py`.
+
+Axes: B batch, H heads, J key heads (a divisor of H), G query heads a key head, T queries, S keys, K head width, W width of values.
+"""
+
+import functools
+import itertools
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from prompt_tuning.models import backends
+
+Array = jax.Array
+
+# Scores of fewer bytes than this are written out by the caller: pieces gain nothing there and take longer to compile.
+_LEAST_BYTES = 16 * 2**20
+# Groups of rows, and the most bytes of scores in a piece. More and smaller pieces were no faster (6 and 12 heads, 228 to 612 positions).
+_ROW_GROUPS = 4
+_PIECE_BYTES = 128 * 2**20
+# Queries in a block that need not read later keys; at most so many blocks.
+_CAUSAL_QUERIES, _CAUSAL_BLOCKS = 128, 4
+
+
+class Bias(NamedTuple):
+    """What is added to scores, in two parts of which neither is as large as all scores.
+
+    Attributes:
+      relative: [1, H, T, S] float32, the same for all rows, or None.
+      mask: float32, broadcastable to [B, H, T, S]: 0, or `layers.MASKED` where attention is forbidden. A constant: it gets no gradient.
+    """
+
+    relative: Array | None
+    mask: Array
+
+    def whole(self) -> Array:
+        """The sum, broadcastable to [B, H, T, S]."""
+        return self.mask if self.relative is None else self.relative + self.mask
+
+
+class _Settings(NamedTuple):
+    scale: float
+    cap: float | None
+    causal: bool
+
+
+def serves(q_BHTK: Array, k_BJSK: Array, *, dropout: bool) -> bool:
+    """Whether attention in pieces is the better form: on a CPU, for many scores, without dropout on weights."""
+    batch, heads, length, _ = q_BHTK.shape
+    return not dropout and backends.backend() == "cpu" and 4 * batch * heads * length * k_BJSK.shape[2] >= _LEAST_BYTES
+
+
+def attend(
+    q_BHTK: Array, k_BJSK: Array, v_BJSW: Array, bias: Bias, *, scale: float = 1.0, cap: float | None = None, causal: bool = False
+) -> Array:
+    """softmax(capped(scale * q k) + bias) v, [B, H, T, W].
+
+    Args:
+      q_BHTK, k_BJSK, v_BJSW: of one dtype; softmax is computed in float32.
+      bias: see `Bias`.
+      scale: of the scores, before cap and bias.
+      cap: squeezes scores into (-cap, cap) by a tanh; None for none.
+      causal: whether `bias` forbids query t every key after t + S - T, which then are not read.
+    """
+    batch, heads, length, width = q_BHTK.shape
+    grouped = (k_BJSK.shape[1], heads // k_BJSK.shape[1])
+
+    def in_groups(part: Array) -> Array:
+        split = grouped if part.shape[1] == heads else (1, 1)
+        return part.reshape(part.shape[0], *split, *part.shape[2:])
+
+    relative = None if bias.relative is None else in_groups(bias.relative)
+    q = q_BHTK.reshape(batch, *grouped, length, width)
+    y = _attend(_Settings(scale, cap, causal), q, k_BJSK, v_BJSW, relative, in_groups(bias.mask))
+    return y.reshape(batch, heads, length, -1)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _attend(settings: _Settings, q: Array, k: Array, v: Array, relative: Array | None, mask: Array) -> Array:
+    return _forward(settings, q, k, v, relative, mask)[0]
+
+
+def _forward(settings: _Settings, q: Array, k: Array, v: Array, relative: Array | None, mask: Array) -> tuple[Array, Any]:
+    """The output [B, J, G, T, W], and what the backward pass needs."""
+
+    def of_rows(q: Array, k: Array, v: Array, mask: Array) -> tuple[Array, Array]:
+        ys, log_sums = [], []
+        for queries, keys in _blocks(q, k, causal=settings.causal):
+            scores, _ = _scores(settings, q[..., queries, :], k[:, :, keys], _at(relative, queries, keys), _at(mask, queries, keys))
+            most = jnp.max(scores, axis=-1, keepdims=True)
+            weights = jnp.exp(scores - most)
+            total = jnp.sum(weights, axis=-1, keepdims=True)
+            y = _product("bjgts,bjsw->bjgtw", weights.astype(v.dtype), v[:, :, keys]) / total
+            ys.append(y.astype(q.dtype))
+            log_sums.append(most + jnp.log(total))
+        return jnp.concatenate(ys, axis=3), jnp.concatenate(log_sums, axis=3)
+
+    y, log_sums = _by_rows(of_rows, q, k, v, mask)
+    return y, (q, k, v, relative, mask, y, log_sums)
+
+
+def _backward(settings: _Settings, kept: Any, grad_y: Array) -> tuple[Array, Array, Array, Array | None, Array]:
+    q, k, v, relative, mask, y, log_sums = kept
+    dtype = q.dtype
+
+    def of_rows(q: Array, k: Array, v: Array, mask: Array, y: Array, log_sums: Array, grad_y: Array) -> tuple[Array, ...]:
+        grad_q, grad_relative = [], []
+        grad_k, grad_v = (jnp.zeros(x.shape, jnp.float32) for x in (k, v))
+        along = jnp.sum(grad_y.astype(jnp.float32) * y.astype(jnp.float32), axis=-1, keepdims=True)
+        for queries, keys in _blocks(q, k, causal=settings.causal):
+            q_here, grad_here, k_here, v_here = q[..., queries, :], grad_y[..., queries, :], k[:, :, keys], v[:, :, keys]
+            scores, slope = _scores(settings, q_here, k_here, _at(relative, queries, keys), _at(mask, queries, keys))
+            weights = jnp.exp(scores - log_sums[..., queries, :])
+            grad_weights = _product("bjgtw,bjsw->bjgts", grad_here, v_here)
+            grad_scores = weights * (grad_weights - along[..., queries, :])
+            if relative is not None:
+                later = relative.shape[-1] - grad_scores.shape[-1]
+                grad_relative.append(jnp.pad(jnp.sum(grad_scores, axis=0, keepdims=True), [(0, 0)] * 4 + [(0, later)]))
+            grad_product = (grad_scores * (settings.scale if slope is None else slope * settings.scale)).astype(dtype)
+            grad_q.append(_product("bjgts,bjsk->bjgtk", grad_product, k_here).astype(dtype))
+            grad_k = grad_k.at[:, :, keys].add(_product("bjgts,bjgtk->bjsk", grad_product, q_here))
+            grad_v = grad_v.at[:, :, keys].add(_product("bjgts,bjgtw->bjsw", weights.astype(dtype), grad_here))
+        of_relative = [] if relative is None else [jnp.concatenate(grad_relative, axis=3)]
+        return (jnp.concatenate(grad_q, axis=3), grad_k.astype(dtype), grad_v.astype(dtype), *of_relative)
+
+    grad_q, grad_k, grad_v, *of_relative = _by_rows(of_rows, q, k, v, mask, y, log_sums, grad_y)
+    grad_relative = jnp.sum(of_relative[0], axis=0, keepdims=True) if of_relative else None
+    return grad_q, grad_k, grad_v, grad_relative, jnp.zeros_like(mask)
+
+
+_attend.defvjp(_forward, _backward)
+
+
+def _by_rows(of_rows: Callable[..., tuple[Array, ...]], *arrays: Array) -> tuple[Array, ...]:
+    """What a function of arrays makes of each group of rows, together; an array of one row is given to all."""
+    batch = arrays[0].shape[0]
+    groups = min(_ROW_GROUPS, batch)
+    ends = [batch * number // groups for number in range(groups + 1)]
+    made = [of_rows(*(x if x.shape[0] == 1 else x[start:end] for x in arrays)) for start, end in itertools.pairwise(ends)]
+    return tuple(jnp.concatenate(parts) for parts in zip(*made, strict=True))
+
+
+def _blocks(q: Array, k: Array, *, causal: bool) -> list[tuple[slice, slice]]:
+    """The blocks of queries, each with the keys that it reads."""
+    length, keys = q.shape[3], k.shape[2]
+    count = -(-4 * math.prod(q.shape[:4]) * keys // _PIECE_BYTES)
+    if causal:
+        count = max(count, min(length // _CAUSAL_QUERIES + 1, _CAUSAL_BLOCKS))
+    count = min(count, length)
+    ends = [length * number // count for number in range(count + 1)]
+    return [(slice(start, end), slice(0, keys - length + end if causal else keys)) for start, end in itertools.pairwise(ends)]
+
+
+def _at(part: Array | None, queries: slice, keys: slice) -> Array | None:
+    """The part of a bias that a block reads."""
+    if part is None:
+        return None
+    return part[..., queries if part.shape[-2] > 1 else slice(None), keys if part.shape[-1] > 1 else slice(None)]
+
+
+def _scores(settings: _Settings, q: Array, k: Array, relative: Array | None, mask: Array | None) -> tuple[Array, Array | None]:
+    """Scores [B, J, G, T, S] in float32, and the slope of their cap, None where there is none."""
+    scores = _product("bjgtk,bjsk->bjgts", q, k) * settings.scale
+    slope = None
+    if settings.cap is not None:
+        squeezed = jnp.tanh(scores / settings.cap)
+        scores, slope = settings.cap * squeezed, 1.0 - squeezed * squeezed
+    for part in (relative, mask):
+        scores = scores if part is None else scores + part
+    return scores, slope
+
+
+def _product(letters: str, left: Array, right: Array) -> Array:
+    return jnp.einsum(letters, left, right, preferred_element_type=jnp.float32)
