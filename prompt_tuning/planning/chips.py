@@ -55,8 +55,13 @@ CHIPS = {
     )
 }
 
-# Without these libtpu asks the network what machine it is on.
-_TPU_ENVIRONMENT = {"TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost", "TPU_ACCELERATOR_TYPE": "v5litepod-16"}
+# Without these libtpu asks the network what machine it is on, and lets one process at a time compile.
+_TPU_ENVIRONMENT = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-16",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+}
 # An H100 (SXM) as XLA asks for it. Clock and bandwidth steer its cost model only; sizes of memory are bytes.
 _H100 = """
 gpu_device_info {
@@ -137,7 +142,8 @@ def described(machine: Topology) -> Sequence[Any]:
             shape = "x".join(map(str, (1,) * (3 - len(machine.shape)) + machine.shape))
             return topologies.get_topology_desc(platform="cuda", target_config=_H100, topology=shape).devices
         os.environ.update({name: os.environ.get(name, value) for name, value in _TPU_ENVIRONMENT.items()})
-        return topologies.get_topology_desc(platform="tpu", topology_name=machine.name).devices
+        alone = {"chips_per_host_bounds": (1, 1, 1)} if machine.size == 1 else {}
+        return topologies.get_topology_desc(platform="tpu", topology_name=machine.name, **alone).devices
     except Exception as error:  # Whatever goes wrong there is of one type, jaxlib's own.
         said = str(error).split("\n")[0]
         raise UserError(

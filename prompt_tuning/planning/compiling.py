@@ -110,7 +110,7 @@ def plan(experiment: Experiment, machine: Topology, devices: Sequence[Any], *, n
         small = [name for name in names if sum(traced[name].held.values()) <= machine.chip.memory_bytes]
         lowered = [traced[name].stage.lower(lowering_platforms=(_LOWERED[devices[0].platform],)) for name in small]
     with concurrent.futures.ThreadPoolExecutor() as threads:  # The compiler holds no lock of Python's.
-        compiled = dict(zip(small, threads.map(_compiled, lowered), strict=True))
+        compiled = dict(zip(small, threads.map(_compiled, lowered, [devices[0].platform] * len(lowered)), strict=True))
     return {name: _planned(traced[name], compiled.get(name, ""), machine) for name in names}
 
 
@@ -162,10 +162,12 @@ def _decoding(experiment: Experiment, built: assembly.Assembly, program: program
     }
 
 
-def _compiled(lowered: jax.stages.Lowered) -> jax.stages.Compiled | str:
+def _compiled(lowered: jax.stages.Lowered, platform: str) -> jax.stages.Compiled | str:
     """The compiled program, or where memory ran out what the compiler said."""
+    # Without a GPU to try kernels on, XLA takes tiles for its own that small products cannot have.
+    options = {"xla_gpu_enable_triton_gemm": False} if platform == "gpu" else None
     try:
-        return lowered.compile()
+        return lowered.compile(compiler_options=options)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
