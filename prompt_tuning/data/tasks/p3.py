@@ -55,7 +55,7 @@ class P3:
     test_files: tuple[str, ...] = ()
     mixture: p3_datasets.Mixture = "t0"
     part: Part = "training"
-    cap: int | None = 500_000
+    cap: int | None = p3_datasets.CAP
     published_sizes: bool = False
     num_templates: int | None = None
     format: Rendered = Rendered()

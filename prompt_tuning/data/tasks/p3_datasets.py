@@ -9,6 +9,7 @@ from typing import Literal
 
 Mixture = Literal["t0", "t0+", "t0++"]
 MIXTURES: tuple[Mixture, ...] = ("t0", "t0+", "t0++")
+CAP = 500_000  # A data set with more training rows counts as so many (section 5.2).
 HELD_OUT_TASKS = ("natural_language_inference", "coreference", "sentence_completion", "word_sense")
 
 
@@ -90,3 +91,15 @@ def of_file(stem: str) -> tuple[Dataset, str] | None:
         return None
     longest = max(found, key=lambda dataset: len(dataset.name))
     return longest, stem.removeprefix(f"{longest.name}_")
+
+
+def table() -> str:
+    """The data sets as a table in Markdown."""
+    lines = ["| task | data set | training rows | trained on in | held out in |", "| --- | --- | --- | --- | --- |"]
+    for dataset in sorted(DATASETS, key=lambda dataset: dataset.task):
+        trained = [mixture for mixture in MIXTURES if dataset.trained_in(mixture)]
+        held_out = [mixture for mixture in MIXTURES if mixture not in trained] if dataset.evaluated else []
+        rows = f"{dataset.rows:,}" if trained else "none"
+        capped = ", capped" if dataset.rows > CAP else ""
+        lines.append(f"| {dataset.task} | {dataset.name} | {rows}{capped} | {', '.join(trained)} | {', '.join(held_out)} |")
+    return "\n".join(lines)

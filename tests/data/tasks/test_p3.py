@@ -48,6 +48,11 @@ def test_the_mixtures_are_the_papers():
     }  # fmt: skip
 
 
+def test_the_page_has_the_table():
+    page = (ROOT / "docs/t0_and_super_ni.md").read_text()
+    assert p3_datasets.table() in page, "put what p3_datasets.table() gives into docs/t0_and_super_ni.md"
+
+
 def test_what_is_held_out_is_what_the_paper_reports():
     with shared_path("published/t0_2021_heldout.csv").open() as file:
         reported = {row["task"] for row in csv.DictReader(file) if row["model"] == "T0" and row["method"].startswith("zero-shot")}
