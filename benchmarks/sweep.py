@@ -5,7 +5,7 @@
 Writes `benchmarks/results/sweep.csv`, a line for each of:
 
 - `steps`: one step of each of eight prompts, in one program, beside eight steps of the program of one, as `train` takes them; in one
-  process, by turns, the first of each left out, medians. The losses must agree, or the benchmark stops;
+  process, by turns of three, the first of each turn left out, medians. The losses must agree, or the benchmark stops;
 - `commands`: one `python -m prompt_tuning.sweep` of eight seeds, beside eight `python -m prompt_tuning.train`, from start to end, 20 steps
   and an evaluation of 8 examples each; each side begins with an empty compilation cache, which its own processes share.
 
@@ -113,16 +113,21 @@ def steps(sizes: Sizes, folder: pathlib.Path) -> dict[str, Any]:
             found.append(float(metrics["loss"]))
         return found
 
-    def timed(side: Callable[[], list[float]]) -> float:
-        start = time.monotonic()
+    def timed(side: Callable[[], list[float]]) -> list[float]:
+        # The first step after those of another size takes its memory anew, which the steps of a run do not.
         side()
-        return time.monotonic() - start
+        times = []
+        for _ in range(2):
+            start = time.monotonic()
+            side()
+            times.append(time.monotonic() - start)
+        return times
 
     losses = [together(), in_turn()]
     found: dict[str, Any] = {"together": [], "in_turn": [], "losses": losses}
     for _ in range(sizes.rounds):
-        found["in_turn"].append(timed(in_turn))
-        found["together"].append(timed(together))
+        found["in_turn"] += timed(in_turn)
+        found["together"] += timed(together)
     return found
 
 
