@@ -39,9 +39,8 @@ setuptools.setup(
         "jinja2>=3.1",  # Templates, in its sandbox.
         "pyyaml>=6",
         "gin-config>=0.5.0",
-        "clu>=0.0.12",
         "qwix>=0.1.8,<0.2",  # Rounds a frozen base to eight or four bits.
-        "tensorboard",  # SeqIO's TensorBoardLogger imports it.
+        "tensorboard>=2.21",  # Its records are what runs write; SeqIO's TensorBoardLogger imports it.
         "tqdm",
         "numpy>=2.0",
         "ml_dtypes",

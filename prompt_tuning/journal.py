@@ -9,6 +9,7 @@ import jax
 
 from prompt_tuning import evaluation
 from prompt_tuning.errors import UserError
+from prompt_tuning.event_file import EventFile
 from prompt_tuning.experiment import Experiment
 from prompt_tuning.progress import Progress
 from prompt_tuning.run_folder import RunFolder
@@ -40,10 +41,7 @@ class Journal:
         self._ours = contextlib.ExitStack()
         self._board = self._progress = None
         if folder.writes:
-            # clu's writer brings TensorFlow.
-            from clu import metric_writers
-
-            self._board = metric_writers.SummaryWriter(str(folder.path / "tensorboard"))
+            self._board = EventFile(folder.path / "tensorboard")
             self._ours.callback(self._board.close)
             self._progress = progress or self._ours.enter_context(
                 Progress(experiment.train_steps, start_step, examples_per_step=experiment.batch_size, label=label)
@@ -81,4 +79,4 @@ class Journal:
     def _write(self, step: int, split: str, values: Mapping[str, float]) -> None:
         self._folder.add_metrics(step, split, values)
         if self._board is not None:
-            self._board.write_scalars(step, {f"{split}/{name}": value for name, value in values.items()})
+            self._board.write(step, {f"{split}/{name}": value for name, value in values.items()})
