@@ -287,7 +287,7 @@ def attended(
     if fused.serves(q_BHTK, v_BHSK, dropout=dropped, capped=config.attention_cap is not None):
         y_BHTK = fused.attend(q_BHTK, k_BHSK, v_BHSK, bias, scale=scale)
         return y_BHTK.transpose(0, 2, 1, 3).reshape(batch, length, -1)
-    if blockwise.serves(q_BHTK, k_BHSK, dropout=dropped):
+    if blockwise.serves(q_BHTK, k_BHSK, dropout=dropped, causal=causal):
         y_BHTK = blockwise.attend(q_BHTK, k_BHSK, v_BHSK, Bias(None, bias), scale=scale, cap=config.attention_cap, causal=causal)
         return y_BHTK.transpose(0, 2, 1, 3).reshape(batch, length, -1)
     q_BHGTK = q_BHTK.reshape(batch, k_BHSK.shape[1], heads // k_BHSK.shape[1], length, width)

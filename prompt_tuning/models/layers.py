@@ -329,7 +329,7 @@ class Attention(nnx.Module):
         dropped = key is not None and self.dropout_rate > 0
         if fused.serves(q_BHTK, v_BHSK, dropout=dropped):
             y_BHTK = fused.attend(q_BHTK, k_BHSK, v_BHSK, bias.whole(), scale=1.0)
-        elif blockwise.serves(q_BHTK, k_BHSK, dropout=dropped):
+        elif blockwise.serves(q_BHTK, k_BHSK, dropout=dropped, causal=causal):
             y_BHTK = blockwise.attend(q_BHTK, k_BHSK, v_BHSK, bias, causal=causal)
         else:
             scores_BHTS = jnp.einsum("bhtk,bhsk->bhts", q_BHTK, k_BHSK, preferred_element_type=jnp.float32)

@@ -179,6 +179,7 @@ def test_a_model_in_pieces_has_the_logits_and_gradients_of_the_plain_one(monkeyp
 
     plain_form = jax.jit(jax.value_and_grad(loss, has_aux=True))(state)
     monkeypatch.setattr(blockwise, "_LEAST_BYTES", 0)
+    monkeypatch.setattr(blockwise, "_LEAST_CAUSAL_BYTES", 0)
     monkeypatch.setattr(blockwise, "_CAUSAL_QUERIES", 4)
     served = []
     attend = blockwise.attend
@@ -192,11 +193,13 @@ def test_a_model_in_pieces_has_the_logits_and_gradients_of_the_plain_one(monkeyp
         np.testing.assert_allclose(ours, theirs, atol=limit * max(1.0, float(np.abs(theirs).max())))
 
 
-def test_only_many_scores_without_dropout_are_computed_in_pieces() -> None:
-    q, k = (jax.ShapeDtypeStruct((16, 6, length, 64), jnp.float32) for length in (228, 228))
-    assert blockwise.serves(q, k, dropout=False)  # type: ignore[arg-type]
-    assert not blockwise.serves(q, k, dropout=True)  # type: ignore[arg-type]
-    assert not blockwise.serves(jax.ShapeDtypeStruct((16, 6, 32, 64), jnp.float32), k, dropout=False)  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("length", "causal", "in_pieces"), [(32, True, False), (228, True, True), (228, False, False), (1024, False, True)]
+)
+def test_many_scores_without_dropout_are_computed_in_pieces(length: int, causal: bool, in_pieces: bool) -> None:
+    q: Any = jax.ShapeDtypeStruct((16, 6, length, 64), jnp.float32)
+    assert blockwise.serves(q, q, dropout=False, causal=causal) == in_pieces
+    assert not blockwise.serves(q, q, dropout=True, causal=causal)
 
 
 def test_the_backward_pass_keeps_no_scores() -> None:
