@@ -76,10 +76,15 @@ class Decoder(nnx.Module):
           dropout_key: turns dropout on.
         """
         inputs = batch["encoder_input_tokens"].shape[1] if "encoder_input_tokens" in batch else 0
-        logits = self._logits(self._hidden(joined(batch) if inputs else batch, dropout_key)[:, inputs:])
+        logits = self._logits(self._hidden(joined(batch) if inputs else batch, dropout_key, first=inputs))
         return logits.reshape(*batch["decoder_input_tokens"].shape, -1)
 
-    def _hidden(self, batch: Batch, dropout_key: Array | None) -> Array:
+    def _hidden(self, batch: Batch, dropout_key: Array | None, *, first: int) -> Array:
+        """What the head reads [B, T - first, D], of the positions from `first` on.
+
+        Of the positions before, the last layer needs keys and values only. Scanned layers compute all of it nevertheless: the last one
+        would have to be copied out of their stack.
+        """
         embed_key, final_key, layers_key = split_key(dropout_key, 3)
         segments_BT = batch["decoder_segment_ids"]
         positions_BT = batch.get("decoder_positions")
@@ -100,27 +105,31 @@ class Decoder(nnx.Module):
         self._check_length(positions_BT.shape[1] + prefix)
         x_BTD = dropout(x_BTD, self.config.dropout_rate, embed_key)
 
-        def layer(x_BTD: Array, scanned: Any) -> tuple[Array, None]:
+        def layer(x_BTD: Array, scanned: Any, first: int = 0) -> tuple[Array, None]:
             block, local, key = scanned
             attention_key, mlp_key = split_key(key, 2)
             bias, turn = _chosen(local, biases), _chosen(local, turned)
             attend = block.self_attention
             x_BTD = entering(block, x_BTD, batch.get("decoder_prompt_slots"))
-            x_BTD = attend(
-                x_BTD,
-                lambda y, key: attend.attention.keys_values(y, turn, key),
-                bias,
-                turned=turn,
-                causal=both_ways is None,
-                key=attention_key,
-            )
-            return block.feed_forward(x_BTD, key=mlp_key), None
 
-        run = kept(layer, self.config.remat)
+            def keys_values(normed_BTD: Array, key: Array | None) -> Any:
+                return attend.attention.keys_values(attend.norm(x_BTD) if first else normed_BTD, turn, key)
+
+            asking = jax.tree.map(lambda angles: angles[:, :, first:], turn)
+            y_BTD = attend(x_BTD[:, first:], keys_values, bias[:, :, first:], turned=asking, causal=both_ways is None, key=attention_key)
+            return block.feed_forward(y_BTD, key=mlp_key), None
+
         keys = None if layers_key is None else jax.random.split(layers_key, self.config.num_layers)
+        last_apart = first > 0 and self._unroll()
         for stack, own in layers:
-            x_BTD, _ = jax.lax.scan(run, x_BTD, (stack, self._local()[own], None if keys is None else keys[own]), unroll=self._unroll())
-        return dropout(self.decoder.norm(x_BTD), self.config.dropout_rate, final_key)
+            scanned = (stack, self._local()[own], None if keys is None else keys[own])
+            apart = last_apart and own.stop == self.config.num_layers
+            before = jax.tree.map(lambda each: each[:-1], scanned) if apart else scanned
+            x_BTD, _ = jax.lax.scan(kept(layer, self.config.remat), x_BTD, before, unroll=self._unroll())
+            if apart:
+                last = jax.tree.map(lambda each: each[-1], scanned)
+                x_BTD, _ = kept(functools.partial(layer, first=first), self.config.remat)(x_BTD, last)
+        return dropout(self.decoder.norm(x_BTD if last_apart else x_BTD[:, first:]), self.config.dropout_rate, final_key)
 
     def encode(
         self, tokens_BS: Array, *, segment_ids_BS: Array, slots_BS: Array | None = None, cache: dict[str, Array] | None = None
