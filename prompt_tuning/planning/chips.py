@@ -147,7 +147,7 @@ def described(machine: Topology) -> Sequence[Any]:
     except Exception as error:  # Whatever goes wrong there is of one type, jaxlib's own.
         said = str(error).split("\n")[0]
         raise UserError(
-            f"--topology={machine.name}: the chip's compiler knows no such machine ({said}); wanted one as {_EXAMPLES}"
+            f"--topology={machine.name}: the chip's compiler refuses such a machine ({said}); wanted one as {_EXAMPLES}"
         ) from error
 
 

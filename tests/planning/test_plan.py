@@ -259,4 +259,4 @@ def test_a_machine_that_no_tpu_has():
     if not chips.installed("libtpu"):
         pytest.skip("libtpu is not installed")
     code, _, error = told("v5e:3x5")
-    assert code == 2 and "knows no such machine" in error.splitlines()[-1], error
+    assert code == 2 and "refuses such a machine" in error.splitlines()[-1], error
