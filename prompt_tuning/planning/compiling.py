@@ -165,7 +165,7 @@ def _decoding(experiment: Experiment, built: assembly.Assembly, program: program
 def _compiled(lowered: jax.stages.Lowered, platform: str) -> jax.stages.Compiled | str:
     """The compiled program, or where memory ran out what the compiler said."""
     # Without a GPU to try kernels on, XLA takes tiles for its own that small products cannot have.
-    options = {"xla_gpu_enable_triton_gemm": False} if platform == "gpu" else None
+    options: dict[str, str | bool] | None = {"xla_gpu_enable_triton_gemm": False} if platform == "gpu" else None
     try:
         return lowered.compile(compiler_options=options)
     except jax.errors.JaxRuntimeError as error:
