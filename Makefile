@@ -2,6 +2,7 @@
 #   make demo        the main job on what the repository ships: a table, a figure and run folders under runs/demo
 #   make test        format, lint and type checks, then the tests (the slow ones left out)
 #   make test-all    the same with the slow tests
+#   make test-beam   data prepared through Apache Beam, in an environment of its own
 # Another interpreter: make demo PYTHON=python3.12. Another environment: make test VENV=/tmp/venv.
 
 SHELL := /bin/bash
@@ -18,7 +19,7 @@ endif
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 SOURCES := prompt_tuning tests setup.py $(wildcard experiments paper_figures benchmarks)
 
-.PHONY: demo test test-all lint format types benchmark clean
+.PHONY: demo test test-all test-beam lint format types benchmark clean
 
 demo: $(VENV)/.base-stamp
 	$(BIN)/python -m experiments.demo.run --workdir=runs/demo
@@ -28,6 +29,9 @@ test: lint types
 
 test-all: lint types
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+test-beam: $(VENV)-beam/.stamp
+	PYTHONPATH=. $(VENV)-beam/bin/python -m pytest tests/test_prepare_beam.py
 
 lint: $(VENV)/.test-stamp
 	$(BIN)/ruff format --check $(SOURCES)
@@ -46,7 +50,7 @@ benchmark: $(VENV)/.test-stamp
 	$(BIN)/python -m benchmarks.methods
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-beam build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "error: Python 3.11 or newer is needed; name one with PYTHON=..." >&2; exit 2; }
@@ -56,6 +60,13 @@ $(BIN)/python:
 $(VENV)/.base-stamp: setup.py constraints.txt pyproject.toml | $(BIN)/python
 	@echo "installing into $(VENV) (a few minutes the first time)"
 	$(PIP) install --quiet -c constraints.txt -e .
+	@touch $@
+
+# Apache Beam wants another protobuf than the rest: an environment of its own.
+$(VENV)-beam/.stamp: constraints-beam.txt
+	@test -n "$(PYTHON)" || { echo "error: Python 3.11 or newer is needed; name one with PYTHON=..." >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)-beam
+	$(VENV)-beam/bin/python -m pip --disable-pip-version-check install --quiet -r constraints-beam.txt
 	@touch $@
 
 # torch by itself first: asked for together with transformers and peft, pip may choose a build with several gigabytes of CUDA.

@@ -3,9 +3,10 @@
     python -m prompt_tuning.prepare --gin_file=MODEL --gin_file=DATA --target=DIR [--processes=2] [--splits=train,validation]
     python -m prompt_tuning.train --gin_file=MODEL --gin_file=METHOD --gin_file=DATA --gin.PREPARED="'DIR'" --workdir=RUN
 
-Every task of the data and of evaluation_data is prepared, each split in a process of its own; the same command goes on where an earlier
-one stopped. DIR/manifest.json then says what each task is: settings, source files with hash and licence where they state it, versions,
-examples, tokens, and each file's size and hash. Text without end is not prepared.
+Every task of the data and of evaluation_data is prepared, each split in a process of its own, or with --beam on the workers of an Apache
+Beam runner, which must see the files and DIR; the same command goes on where an earlier one stopped. DIR/manifest.json then says what each
+task is: settings, source files with hash and licence where they state it, versions, examples, tokens, and each file's size and hash. Text
+without end is not prepared.
 """
 
 import argparse
@@ -17,6 +18,8 @@ import json
 import multiprocessing
 import os
 import pathlib
+import re
+import shlex
 import sys
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -34,11 +37,12 @@ _VERSIONS = ("seqio", "tensorflow", "sentencepiece", "tokenizers", "jinja2")
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """One split of one task: the `number`th of what `source` gives for a vocabulary's settings."""
+    """One split of one task: the `number`th of what `source` gives for a vocabulary's settings, `title` in reports."""
 
     source: Any
     vocabulary: Any
     number: int
+    title: str
     split: str
     folder: str
 
@@ -51,6 +55,7 @@ def main(argv: list[str] | None = None) -> None:
 def _flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--target", metavar="DIR", help="the folder to fill; one that an earlier run has filled in part is gone on with")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="(default: as many as there are cores)")
+    parser.add_argument("--beam", metavar="OPTIONS", help="write through Apache Beam, with its options, as '--runner=FlinkRunner ...'")
     parser.add_argument("--splits", type=lambda text: tuple(text.split(",")), help="(default: train and the split that is evaluated)")
 
 
@@ -62,14 +67,14 @@ def _run(experiment: "Experiment", flags: argparse.Namespace) -> None:
     if experiment.prepared is not None:
         raise UserError(f"PREPARED: wanted None, for sources are read here, got {experiment.prepared!r}")
     splits = flags.splits or tuple(dict.fromkeys(("train", experiment.evaluation.split)))
-    manifest = prepare(experiment, flags.target, splits=splits, processes=flags.processes)
+    manifest = prepare(experiment, flags.target, splits=splits, processes=flags.processes, beam=flags.beam)
     rows = [split for task in manifest["tasks"].values() for split in task["splits"].values()]
     tokens = sum(row["inputs_tokens"] + row["targets_tokens"] for row in rows)
     print(f"prepared {len(manifest['tasks'])} tasks: {sum(row['examples'] for row in rows)} examples, {tokens} tokens; see {flags.target}")
 
 
-def prepare(experiment: "Experiment", target: str, *, splits: Iterable[str], processes: int = 1) -> dict[str, Any]:
-    """Writes what is not written yet, then the manifest, and gives it.
+def prepare(experiment: "Experiment", target: str, *, splits: Iterable[str], processes: int = 1, beam: str | None = None) -> dict[str, Any]:
+    """Writes what is not written yet, then the manifest, and gives it: in some processes here, or with options of Beam on its runner.
 
     Raises UserError where nothing can be prepared, for what is wrong with a source, and for a target that cannot be written.
     """
@@ -84,7 +89,7 @@ def prepare(experiment: "Experiment", target: str, *, splits: Iterable[str], pro
     missing = [job for name, split, job in jobs if not _done(target, name, split)]
     if len(missing) < len(jobs):
         notes.say(f"note: {len(jobs) - len(missing)} of {len(jobs)} splits are there already")
-    for title, split in _written(missing, processes):
+    for title, split in _written(missing, processes) if beam is None else _through_beam(missing, beam):
         print(f"wrote {title} {split}", file=sys.stderr)
     for name in tasks:
         files.atomic_write(pathlib.Path(target) / name / "COMPLETED", "")  # What SeqIO looks for.
@@ -108,7 +113,9 @@ def _jobs(experiment: "Experiment", target: str, splits: tuple[str, ...]) -> tup
             for split in splits:
                 if split in task.splits:
                     tasks[task.name] = task
-                    jobs[task.name, split] = Job(source, experiment.vocabulary, number, split, os.path.join(target, task.name))
+                    jobs[task.name, split] = Job(
+                        source, experiment.vocabulary, number, task.title, split, os.path.join(os.path.abspath(target), task.name)
+                    )
     if not jobs:
         raise UserError(f"nothing to prepare: no task has a split among {', '.join(splits)}; name others with --splits")
     return [(*key, job) for key, job in jobs.items()], tasks
@@ -129,6 +136,25 @@ def _written(jobs: list[Job], processes: int) -> Iterator[tuple[str, str]]:
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def _through_beam(jobs: list[Job], options: str) -> list[tuple[str, str]]:
+    """Writes each split on a worker of Beam's runner; gives titles and splits once all are done."""
+    try:
+        import apache_beam
+        from apache_beam.options.pipeline_options import PipelineOptions
+    except ImportError as error:
+        raise UserError(f"--beam: Apache Beam is not at hand ({error}); docs/preparation.md says which environment has it") from error
+    try:
+        with apache_beam.Pipeline(options=PipelineOptions(shlex.split(options))) as pipeline:
+            # Reshuffled, lest the runner fuses all splits into one piece of work.
+            _ = pipeline | apache_beam.Create(jobs) | apache_beam.Reshuffle() | apache_beam.Map(write)
+    except Exception as error:
+        # Beam wraps what a worker raises, and says it over many lines.
+        if told := re.search(r"UserError: (.*?)(?: \[while running|\n|$)", f"{type(error).__name__}: {error}"):
+            raise UserError(told[1]) from error
+        raise
+    return [(job.title, job.split) for job in jobs]
 
 
 def write(job: Job) -> tuple[str, str]:

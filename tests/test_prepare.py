@@ -200,3 +200,9 @@ def test_the_command_prepares_and_train_reads(tmp_path, capsys):
         with pytest.raises(SystemExit, match="2"):
             prepare.main([*flags, *wrong])
         assert message in capsys.readouterr().err
+
+
+def test_beam_that_is_not_there_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "apache_beam", None)
+    with pytest.raises(UserError, match=r"^--beam: Apache Beam is not at hand .* docs/preparation\.md"):
+        prepare.prepare(experiment(WORLD), str(tmp_path), splits=("train",), beam="")
