@@ -9,6 +9,8 @@ SHELL := /bin/bash
 VENV ?= .venv
 BIN := $(VENV)/bin
 PYTEST_FLAGS ?=
+# Processes of the tests, each with the tests of a file at a time; one takes up to 5 GB.
+WORKERS ?= 2
 
 # The first interpreter that starts and is new enough; a pyenv shim may be there without its Python.
 ifeq ($(origin PYTHON), undefined)
@@ -25,10 +27,10 @@ demo: $(VENV)/.base-stamp
 	$(BIN)/python -m experiments.demo.run --workdir=runs/demo
 
 test: lint types
-	$(BIN)/python -m pytest -m "not slow" $(PYTEST_FLAGS)
+	$(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist=loadfile $(PYTEST_FLAGS)
 
 test-all: lint types
-	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist=loadfile $(PYTEST_FLAGS)
 
 test-beam: $(VENV)-beam/.stamp
 	PYTHONPATH=. $(VENV)-beam/bin/python -m pytest tests/test_prepare_beam.py
