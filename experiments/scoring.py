@@ -1,11 +1,9 @@
-"""What the experiments share: test scores of a run, results files, spreads."""
+"""What the experiments share: test scores of a run, spreads."""
 
-import csv
 import dataclasses
-import io
 import pathlib
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -24,17 +22,6 @@ def test_scores(experiment: Any, folder: pathlib.Path, source: Any, *, trained: 
     RunFolder(folder).write_json(f"test-{name}.json", {"score": report.score, "metrics": report.metrics})
     RunFolder(folder).write_rows(f"test-{name}-predictions.jsonl", report.predictions)
     return report.metrics
-
-
-def write_csv(path: pathlib.Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
-    """Writes rows whole."""
-    from prompt_tuning.files import atomic_write
-
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    atomic_write(path, text.getvalue())
 
 
 def spread(values: Sequence[float]) -> str:

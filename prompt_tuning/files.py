@@ -1,11 +1,14 @@
 """Writing files so that a reader never sees half of one."""
 
 import contextlib
+import csv
+import io
 import os
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from prompt_tuning.errors import UserError
 
@@ -28,6 +31,15 @@ def atomic_write(path: str | os.PathLike[str], data: bytes | str) -> None:
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+def write_csv(path: str | os.PathLike[str], rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> None:
+    """Writes rows as CSV, whole; a row without a column leaves it empty. `columns`: None takes all, in the order they come up."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns or list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    atomic_write(path, text.getvalue())
 
 
 @contextlib.contextmanager

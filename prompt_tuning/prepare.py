@@ -162,6 +162,8 @@ def write(job: Job) -> tuple[str, str]:
     import seqio
     import tensorflow as tf
 
+    from prompt_tuning.data import example_tables
+
     task = job.source.tasks(job.vocabulary.load())[job.number]
     inside = getattr(task, "seqio", task)
     if not inside.supports_caching:
@@ -185,7 +187,7 @@ def write(job: Job) -> tuple[str, str]:
                     stats[f"{name}_max_tokens"] = max(stats[f"{name}_max_tokens"], length)
                 info["features"] = info["features"] or {name: _described(value) for name, value in example.items()}
         if not stats["examples"]:
-            raise UserError(f"task {task.title}: split {split!r} holds no example; check the files or the settings it is read from")
+            raise example_tables.no_example(task, split)
         with open(temporary, "rb+") as whole:
             os.fsync(whole.fileno())
         os.replace(temporary, record)
@@ -242,8 +244,9 @@ def _manifest(experiment: "Experiment", target: str, jobs: list[tuple[str, str, 
 
 @functools.cache
 def _digest(path: str) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    from prompt_tuning.data import token_cache
+
+    return token_cache.file_digest(path)
 
 
 @functools.cache

@@ -13,7 +13,6 @@ where it was interrupted; with more runs, it trains those besides. SIGTERM saves
 
 import argparse
 import contextlib
-import csv
 import dataclasses
 import io
 import itertools
@@ -24,7 +23,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from prompt_tuning import cli, text_tables
+from prompt_tuning import cli, files, text_tables
 from prompt_tuning.errors import Interrupted, UserError, one_line
 
 if TYPE_CHECKING:
@@ -263,9 +262,9 @@ def train(
             ended = _train_group([runs[number] for number in group], [folders[number] for number in group], progress)
             results |= {runs[number].name: outcome for number, outcome in zip(group, ended, strict=True)}
             rows = _rows(runs, results)
-            write_results(folder / RESULTS, rows)
+            files.write_csv(folder / RESULTS, rows)
     if not groups:
-        write_results(folder / RESULTS, rows)
+        files.write_csv(folder / RESULTS, rows)
     return rows
 
 
@@ -302,7 +301,6 @@ def _checked(runs: Sequence[Run]) -> dict[str, Any]:
 
 def _claim(folder: pathlib.Path, settings: Mapping[str, Any]) -> None:
     """Takes the folder for these runs, or finds it taken by a sweep of some of them."""
-    from prompt_tuning import files
     from prompt_tuning.run_folder import RunFolder, first_difference
 
     described = folder / DESCRIPTION
@@ -346,17 +344,6 @@ def _rows(runs: Sequence[Run], results: Mapping[str, Any]) -> list[dict[str, Any
             row |= {f"{task}/{name}": value for task, values in best["metrics"].items() for name, value in values.items()}
         rows.append(row)
     return rows
-
-
-def write_results(path: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Writes the rows as CSV; a row without a column leaves it empty."""
-    from prompt_tuning import files
-
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    files.atomic_write(path, text.getvalue())
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:

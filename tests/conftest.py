@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import socket
 import sys
 
 import pytest
@@ -27,3 +28,13 @@ def _programs_are_dropped():
     yield
     if "jax" in sys.modules:
         sys.modules["jax"].clear_caches()
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    """Fails a test that opens a connection."""
+
+    def refuse(*args, **settings):
+        raise AssertionError(f"a connection was opened: {args}")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)

@@ -17,6 +17,7 @@ from prompt_tuning.data import choices, features
 from prompt_tuning.methods.prompt import Prompt, Uniform
 from prompt_tuning.models.decoder import Decoder, DecoderConfig
 from prompt_tuning.models.layers import Fixed
+from tests.jaxprs import equations
 from tests.methods import test_contract as contract
 from tests.methods.cases import CASES, CONFIG, VOCABULARY
 
@@ -192,13 +193,3 @@ def test_frozen_products_stay_one_product_over_the_rows_of_all_runs():
     seen = [one for one in equations(jaxpr.jaxpr) if one.primitive.name == "dot_general" and one.invars[1].aval.shape in kernels]
     assert len(seen) > 10
     assert all(one.params["dimension_numbers"][1] == ((), ()) for one in seen)
-
-
-def equations(jaxpr):
-    for equation in jaxpr.eqns:
-        yield equation
-        for value in equation.params.values():
-            for inner in value if isinstance(value, list | tuple) else (value,):
-                inner = getattr(inner, "jaxpr", inner)
-                if hasattr(inner, "eqns"):
-                    yield from equations(inner)

@@ -17,6 +17,7 @@ from prompt_tuning.data import features
 from prompt_tuning.errors import UserError
 from prompt_tuning.models.decoder import Decoder, DecoderConfig
 from tests import tiny_run
+from tests.jaxprs import equations
 from tests.methods import test_contract as contract
 from tests.methods.cases import CASES
 
@@ -166,21 +167,11 @@ def test_frozen_products_stay_one_product_over_all_rows():
     )
     kernels = {tuple(value.shape[1:]) for path, value in trainable.named(frozen).items() if path.endswith("kernel") and value.ndim == 3}
     seen = 0
-    for equation in _equations(jaxpr.jaxpr):
+    for equation in equations(jaxpr.jaxpr):
         if equation.primitive.name == "dot_general" and tuple(equation.invars[1].aval.shape) in kernels:
             seen += 1
             assert equation.params["dimension_numbers"][1] == ((), ())
     assert seen > 10
-
-
-def _equations(jaxpr):
-    for equation in jaxpr.eqns:
-        yield equation
-        for value in equation.params.values():
-            for inner in value if isinstance(value, list | tuple) else (value,):
-                inner = getattr(inner, "jaxpr", inner)
-                if hasattr(inner, "eqns"):
-                    yield from _equations(inner)
 
 
 def test_tasks_of_other_sizes_are_refused_by_name():

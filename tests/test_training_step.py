@@ -21,6 +21,7 @@ from prompt_tuning.methods.prompt import Prompt, Uniform
 from prompt_tuning.methods.together import Together
 from prompt_tuning.models.t5 import T5
 from prompt_tuning.sharding import Mesh
+from tests.jaxprs import equations
 from tests.tiny_experiment import CONFIG, EXPERIMENT, PROMPT, tiny_experiment
 
 # Sizes that occur nowhere else in the model, so that a contraction over rows or positions is known by its size.
@@ -133,17 +134,6 @@ def abstract_step(method, *, layers=2, optimizer=EXPERIMENT.optimizer, **config_
         programs.train_step, graphdef=graphdef, transform=transform, seed=0, dropout_rate=0.1, z_loss=1e-4, label_smoothing=0.0
     )
     return step, (state, frozen, batch)
-
-
-def equations(jaxpr):
-    """Every equation of a program, those of its loops, branches and calls too."""
-    for equation in jaxpr.eqns:
-        yield equation
-        for value in equation.params.values():
-            for inner in value if isinstance(value, list | tuple) else [value]:
-                inner = getattr(inner, "jaxpr", inner)
-                if hasattr(inner, "eqns"):
-                    yield from equations(inner)
 
 
 def products(step, arguments):

@@ -19,6 +19,7 @@ from typing import Any
 from experiments import scoring
 from prompt_tuning import cli, environment, text_tables
 from prompt_tuning.errors import reported
+from prompt_tuning.files import write_csv
 
 COLUMNS = ("task", "cluster", "seed", "majority", "bag_of_words", "prompt", "prompt_out_of_domain", "choices", "steps", "seconds")
 
@@ -51,7 +52,7 @@ def run(flags: argparse.Namespace) -> None:
         for seed, task in bar:
             bar.set_postfix_str(f"{task.name}, seed {seed}")
             rows.append(_one(flags, task, seed))
-            scoring.write_csv(flags.output, COLUMNS, rows)
+            write_csv(flags.output, rows, COLUMNS)
     print(table(rows))
 
 

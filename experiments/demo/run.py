@@ -21,6 +21,7 @@ from typing import Any
 from experiments import scoring
 from prompt_tuning import cli, environment, text_tables
 from prompt_tuning.errors import Interrupted, reported
+from prompt_tuning.files import write_csv
 
 TARGETS = ("fact_town_choice", "fact_job_choice", "arithmetic_more")
 HELD_OUT = ("facts", "arithmetic")
@@ -69,7 +70,7 @@ def run(workdir: pathlib.Path, *, seeds: int, steps: int | None, model: str) -> 
         for condition, seed in bar:
             bar.set_postfix_str(f"{CONDITIONS[condition]}, seed {seed}")
             rows.append(_one(workdir, condition, seed, steps=steps, model=model))
-            scoring.write_csv(workdir / "results.csv", COLUMNS, rows)
+            write_csv(workdir / "results.csv", rows, COLUMNS)
     figure.draw(workdir / "results.csv", workdir / "figure.png")
     print(table(rows))
     print(f"{time.monotonic() - started:.0f} seconds; {workdir}/results.csv, {workdir}/figure.png and a folder for each run")

@@ -10,7 +10,6 @@ step that does not fit with the products of its layers kept is planned once more
 
 import argparse
 import csv
-import io
 import json
 import pathlib
 import re
@@ -110,11 +109,8 @@ def read() -> list[Row]:
 def write(rows: Sequence[Row]) -> None:
     """Keeps the plans, in the order of the table."""
     order = {name: place for names in (MODELS, METHODS, TOPOLOGIES) for place, name in enumerate(names)}
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(sorted(rows, key=lambda each: [order[each[name]] for name in ("model", "method", "topology")]))
-    files.atomic_write(RESULTS, text.getvalue())
+    ordered = sorted(rows, key=lambda each: [order[each[name]] for name in ("model", "method", "topology")])
+    files.write_csv(RESULTS, ordered, list(rows[0]))
 
 
 def table(rows: Sequence[Mapping[str, str]]) -> str:

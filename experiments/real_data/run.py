@@ -18,6 +18,7 @@ from typing import Any
 from experiments import scoring
 from prompt_tuning import cli, environment, text_tables
 from prompt_tuning.errors import UserError, reported
+from prompt_tuning.files import write_csv
 
 COLUMNS = ("data", "condition", "seed", "accuracy", "f1_macro", "majority", "bag_of_words", "steps", "trained_parameters", "seconds", "run")
 CONDITIONS = ("frozen", "prompt", "full")
@@ -51,7 +52,7 @@ def run(flags: argparse.Namespace) -> None:
     with tqdm.tqdm(todo, desc="real data", unit="run") as bar:
         for data, condition, seed in bar:
             rows.append(_one(flags, data, files[data], condition, seed))
-            scoring.write_csv(flags.output, COLUMNS, rows)
+            write_csv(flags.output, rows, COLUMNS)
     print(table(rows))
 
 

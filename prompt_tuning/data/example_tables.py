@@ -103,7 +103,7 @@ def example_table(task: "seqio.Task", split: str, with_choices: bool = False) ->
 def _of_rows(task: Any, split: str, with_choices: bool) -> ExampleTable:
     rows = task.read(split)
     if not rows:
-        raise _empty(task, split)
+        raise no_example(task, split)
     ends, vocabulary = row_tasks.ends_of(task.vocabulary), task.vocabulary
     input_ids, input_splits = row_tasks.token_ids(vocabulary, [row.inputs for row in rows], end=ends["inputs"])
     target_ids, target_splits = row_tasks.token_ids(vocabulary, [row.targets for row in rows], end=ends["targets"])
@@ -131,7 +131,7 @@ def _through_seqio(task: "seqio.Task", split: str, with_choices: bool) -> Exampl
             ids[key].append(chunk[key].flat_values.numpy())
             lengths[key].append(chunk[key].row_lengths().numpy())
     if not ids["inputs"]:
-        raise _empty(task, split)
+        raise no_example(task, split)
     whole = {key: np.concatenate(parts) for key, parts in ids.items()}
     splits = {key: np.cumsum(np.concatenate(parts)) for key, parts in lengths.items()}
     found = None
@@ -151,7 +151,8 @@ def _through_seqio(task: "seqio.Task", split: str, with_choices: bool) -> Exampl
     return ExampleTable(whole["inputs"], splits["inputs"], whole["targets"], splits["targets"], found, masks)
 
 
-def _empty(task: Any, split: str) -> UserError:
+def no_example(task: Any, split: str) -> UserError:
+    """What is raised for a task's split that is empty."""
     return UserError(f"task {title_of(task)}: split {split!r} holds no example; check the files or the settings it is read from")
 
 

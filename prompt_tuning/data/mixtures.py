@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 
 from prompt_tuning.data import choices, features, lazy_imports, row_tasks
-from prompt_tuning.data.example_tables import ExampleTable, Shuffled, dataset_of, example_table, number_of, title_of
+from prompt_tuning.data.example_tables import ExampleTable, Shuffled, dataset_of, example_table, no_example, number_of, title_of
 from prompt_tuning.data.prefetch import Prefetched
 from prompt_tuning.errors import UserError
 
@@ -177,7 +177,7 @@ def evaluation_examples(
     """
     examples = list(elements(task, split, limit, input_length=input_length, target_length=target_length))
     if not examples:
-        raise UserError(f"task {title_of(task)}: split {split!r} holds no example; check the files or the settings it is read from")
+        raise no_example(task, split)
     return examples
 
 

@@ -76,8 +76,8 @@ def entry(task: Any, what: str) -> str | None:
     if " at 0x" in repr(task.settings):  # An object that says no more than where it lies.
         return None
     try:
-        contents = [_file_digest(path) for path in sorted(set(named_files(task.settings)))]
-        own = [_file_digest(path) for path in sorted(set(_foreign_code(task.settings)) | set(_foreign_code(getattr(task, "read", None))))]
+        contents = [file_digest(path) for path in sorted(set(named_files(task.settings)))]
+        own = [file_digest(path) for path in sorted(set(_foreign_code(task.settings)) | set(_foreign_code(getattr(task, "read", None))))]
     except OSError:
         return None
     said = [task.name, what, contents, own, package_code(), versions()]
@@ -136,7 +136,8 @@ def _foreign_code(value: Any) -> Iterator[str]:
         yield path
 
 
-def _file_digest(path: str) -> str:
+def file_digest(path: str) -> str:
+    """The SHA-256 of a file's content, in hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -2,7 +2,6 @@
 
 import collections
 import dataclasses
-import socket
 
 import numpy as np
 import pytest
@@ -20,14 +19,7 @@ ROWS = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def no_network(monkeypatch):
-    """Fails a test that opens a connection."""
-
-    def refuse(*args, **settings):
-        raise AssertionError(f"a connection was opened: {args}")
-
-    monkeypatch.setattr(socket.socket, "connect", refuse)
+pytestmark = pytest.mark.usefixtures("no_network")
 
 
 @pytest.fixture(scope="module")

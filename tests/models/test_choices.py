@@ -15,6 +15,7 @@ from prompt_tuning.methods.prompt import Prompt, Uniform
 from prompt_tuning.methods.together import Together
 from prompt_tuning.models.decoder import Decoder, DecoderConfig
 from prompt_tuning.models.t5 import T5, T5Config
+from tests.jaxprs import equations
 
 T5_CONFIG = T5Config(
     vocab_size=40,
@@ -95,17 +96,7 @@ def test_the_encoder_and_the_keys_of_its_output_run_once_an_example():
     batch = choices.layout(EXAMPLES, num_choices=3, prompt=PromptLayout(3), **LENGTHS)
     program = jax.make_jaxpr(lambda batch: model(batch))(batch)
     source, rows = 10, 3
-    shapes = [tuple(e.outvars[0].aval.shape) for e in _equations(program.jaxpr) if e.primitive.name in ("dot_general", "custom_vjp_call")]
+    shapes = [tuple(e.outvars[0].aval.shape) for e in equations(program.jaxpr) if e.primitive.name in ("dot_general", "custom_vjp_call")]
     assert (rows, source, 8) in shapes, "keys of the encoder's output"
     assert not any(shape[:2] == (3 * rows, source) for shape in shapes)
     assert (3 * rows, 4, 8) in shapes, "the decoder's own keys"
-
-
-def _equations(jaxpr):
-    for equation in jaxpr.eqns:
-        yield equation
-        for value in equation.params.values():
-            for inner in value if isinstance(value, list | tuple) else [value]:
-                inner = getattr(inner, "jaxpr", inner)
-                if hasattr(inner, "eqns"):
-                    yield from _equations(inner)

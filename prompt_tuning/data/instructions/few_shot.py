@@ -8,8 +8,11 @@ import dataclasses
 import hashlib
 import random
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from prompt_tuning.data.instructions.record import Record
+
+T = TypeVar("T")
 
 
 def with_exemplars(
@@ -32,6 +35,17 @@ def with_exemplars(
       count_tokens: the length of a text in tokens.
     """
     return [_with_exemplars(record, pool, count, seed, input_tokens, count_tokens) for record in records]
+
+
+def first_that_fit(
+    solved: Sequence[T], told: Callable[[Sequence[T]], str], *, input_tokens: int | None, count_tokens: Callable[[str], int]
+) -> str:
+    """What `told` makes of the first exemplars: all, or without the last ones until it has at most so many tokens."""
+    text = told(solved)
+    while solved and input_tokens is not None and count_tokens(text) > input_tokens:
+        solved = solved[:-1]
+        text = told(solved)
+    return text
 
 
 def _with_exemplars(

@@ -11,9 +11,11 @@ import functools
 import os
 import pathlib
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from prompt_tuning.data import final_answers, row_files, row_tasks
+from prompt_tuning.data.instructions import few_shot
 from prompt_tuning.data.provenance import Provenance
 from prompt_tuning.data.rows import TextRow
 from prompt_tuning.data.tasks.files import read_text
@@ -157,7 +159,7 @@ def text_rows(settings: BigBenchHard, task: str, vocabulary: "seqio.Vocabulary",
         (question, answer if settings.chain_of_thought else final_answers.final_answer(answer)) for question, answer in prompt.exemplars
     ]
 
-    def asked(question: str, before: list[tuple[str, str]]) -> str:
+    def asked(question: str, before: Sequence[tuple[str, str]]) -> str:
         shown = "".join(f"Q: {each}\nA:{steps}{answer}\n\n" for each, answer in before)
         return f"{prompt.description}\n\n{shown}Q: {question}\nA:{steps.rstrip()}"
 
@@ -165,10 +167,11 @@ def text_rows(settings: BigBenchHard, task: str, vocabulary: "seqio.Vocabulary",
         return [TextRow(asked(question, []), answer, group=TASKS[task]) for question, answer in solved]
     rows = []
     for question, target in examples(examples_path):
-        before = solved[: settings.exemplars]
-        inputs = asked(question, before)
-        while before and settings.input_tokens is not None and len(vocabulary.encode(inputs)) + 1 > settings.input_tokens:
-            before = before[:-1]
-            inputs = asked(question, before)
+        inputs = few_shot.first_that_fit(
+            solved[: settings.exemplars],
+            functools.partial(asked, question),
+            input_tokens=settings.input_tokens,
+            count_tokens=lambda text: len(vocabulary.encode(text)) + 1,
+        )
         rows.append(TextRow(inputs, target, group=TASKS[task]))
     return rows

@@ -12,9 +12,11 @@ import functools
 import io
 import os
 import pathlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from prompt_tuning.data import row_tasks
+from prompt_tuning.data.instructions import few_shot
 from prompt_tuning.data.provenance import Provenance
 from prompt_tuning.data.rows import TextRow
 from prompt_tuning.data.tasks.files import read_text
@@ -177,16 +179,17 @@ def text_rows(settings: Mmlu, subject: str, vocabulary: "seqio.Vocabulary", spli
     choices = tuple(f"{settings.before_answer}{letter}" for letter in LETTERS)
     rows = []
     for question in questions(settings.path(subject, split)):
-        kept = len(solved) if split != "train" else 0
-        inputs = prompt(subject, solved[:kept], question)
-        while kept and settings.input_tokens is not None and len(vocabulary.encode(inputs)) + 1 > settings.input_tokens:
-            kept -= 1
-            inputs = prompt(subject, solved[:kept], question)
+        inputs = few_shot.first_that_fit(
+            solved if split != "train" else [],
+            functools.partial(prompt, subject, question=question),
+            input_tokens=settings.input_tokens,
+            count_tokens=lambda text: len(vocabulary.encode(text)) + 1,
+        )
         rows.append(TextRow(inputs, choices[LETTERS.index(question.letter)], choices, group=SUBJECTS[subject]))
     return rows
 
 
-def prompt(subject: str, solved: list[Question], question: Question) -> str:
+def prompt(subject: str, solved: Sequence[Question], question: Question) -> str:
     """What the model reads: a header, solved questions, and one without its answer."""
     before = f"The following are multiple choice questions (with answers) about  {subject.replace('_', ' ')}.\n\n"
     return before + "".join(f"{_asked(each)} {each.letter}\n\n" for each in solved) + _asked(question)

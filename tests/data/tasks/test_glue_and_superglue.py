@@ -1,7 +1,5 @@
 """GLUE and SuperGLUE through the real TFDS builders on mock data, and their formats on rows written by hand; nothing is fetched."""
 
-import socket
-
 import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
@@ -14,14 +12,7 @@ from tests.data.small import BYTES
 ALL = [*((glue.Glue, name) for name in glue.FORMATS), *((superglue.SuperGlue, name) for name in superglue.FORMATS)]
 
 
-@pytest.fixture(autouse=True)
-def no_network(monkeypatch):
-    """Fails a test that opens a connection."""
-
-    def refuse(*args, **settings):
-        raise AssertionError(f"a connection was opened: {args}")
-
-    monkeypatch.setattr(socket.socket, "connect", refuse)
+pytestmark = pytest.mark.usefixtures("no_network")
 
 
 @pytest.fixture(scope="module")
