@@ -234,15 +234,22 @@ def train(
       UserError: for what the user gave wrong. A run that fails by itself is a row that says so.
       Interrupted: after SIGTERM, once the runs under way are saved.
     """
+    if together < 1:
+        raise UserError(f"--together: wanted 1 or more, got {together}")
+    _claim(pathlib.Path(workdir), _checked(runs))
+    return train_some(runs, workdir, together=together, before=before)
+
+
+def train_some(
+    runs: Sequence[Run], workdir: str, *, together: int = TOGETHER, before: Callable[[Sequence[Run]], None] | None = None
+) -> list[dict[str, Any]]:
+    """As `train`, in a folder that other runs may be in as well: its `results.csv` is of the runs given last."""
     from prompt_tuning import checkpoints, sweep_groups
     from prompt_tuning.progress import Progress
     from prompt_tuning.run_folder import RunFolder
 
-    if together < 1:
-        raise UserError(f"--together: wanted 1 or more, got {together}")
     folder = pathlib.Path(workdir)
     settings = _checked(runs)
-    _claim(folder, settings)
     folders = [RunFolder(folder / run.name) for run in runs]
     for run, own in zip(runs, folders, strict=True):
         own.claim(settings[run.name], run.gin_config)

@@ -1,8 +1,8 @@
 """The sizes of the published models, as data.
 
 Sources: T5 v1.0 Raffel et al. 2020, section 3.7; v1.1 the released gin files (a table of Lester et al. 2021, appendix); mT5 Xue et al.
-2021; ByT5 Xue et al. 2022, table 1 (an encoder three times as deep as the decoder); UMT5 Chung et al. 2023. `t5_mini` and `t5_nano` are
-this project's own, pretrained on the bundled task world.
+2021; ByT5 Xue et al. 2022, table 1 (an encoder three times as deep as the decoder); UMT5 Chung et al. 2023. `t5_mini`, `t5_nano` and those
+named by their parameters are this project's own, pretrained on the bundled task world.
 """
 
 import difflib
@@ -54,6 +54,10 @@ SIZES: dict[str, dict[str, Any]] = {
     "umt5_xxl": _size(4096, 10240, 64, 24, 24, **_UMT5),
     "t5_mini": _size(192, 512, 6, 4, 2, vocab_size=2048, d_kv=32),
     "t5_nano": _size(64, 128, 2, 2, 2, vocab_size=2048, d_kv=32),
+    "t5_100k": _size(16, 64, 2, 2, 2, vocab_size=2048, d_kv=16),
+    "t5_500k": _size(64, 128, 2, 2, 2, vocab_size=2048, d_kv=32),
+    "t5_2m": _size(128, 384, 4, 4, 2, vocab_size=2048, d_kv=32),
+    "t5_8m": _size(256, 640, 8, 6, 2, vocab_size=2048, d_kv=32),
 }
 
 

@@ -1,0 +1,1 @@
+"""The bases of the papers in miniature."""
