@@ -1,0 +1,71 @@
+"""Draws the figures of the papers from their committed results: python -m paper_figures [PAPER ...]
+
+Writes PNG, PDF and CSV into paper_figures/figures, and the figures and verdicts into the README of each paper, between its marks.
+"""
+
+import argparse
+import importlib
+import os
+import pathlib
+import pkgutil
+import re
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+
+from paper_figures import claims, drawing, papers, results
+
+FIGURES = pathlib.Path(__file__).parent / "figures"
+_BEGIN, _END = "<!-- results -->", "<!-- /results -->"
+
+
+def names() -> list[str]:
+    """Of all papers."""
+    return sorted(found.name for found in pkgutil.iter_modules(papers.__path__))
+
+
+def module(paper: str) -> ModuleType:
+    """What says a paper's figures and claims."""
+    return importlib.import_module(f"{papers.__name__}.{paper}")
+
+
+def readme(paper: str) -> pathlib.Path:
+    """A paper's page."""
+    return results.ROOT / "experiments" / paper / "README.md"
+
+
+def section(paper: str, figures: Sequence[drawing.Figure], said: Sequence[claims.Claim]) -> str:
+    """The verdicts, then the figures with their captions, as Markdown."""
+    parts = [claims.table(list(said))]
+    folder = os.path.relpath(FIGURES, readme(paper).parent)
+    parts += [f"![{figure.name}]({folder}/{paper}-{figure.name}.png)\n\n{figure.caption}" for figure in figures]
+    return "\n\n".join(parts)
+
+
+def with_section(page: str, text: str) -> str:
+    """The page, with the text between its marks. Raises ValueError where it has none."""
+    if page.count(_BEGIN) != 1 or page.count(_END) != 1:
+        raise ValueError(f"wanted {_BEGIN} and {_END} once each")
+    return re.sub(f"{_BEGIN}.*{_END}", lambda _: f"{_BEGIN}\n{text}\n{_END}", page, flags=re.DOTALL)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("papers", nargs="*", metavar="PAPER", help="(default all)")
+    chosen = parser.parse_args(argv).papers or names()
+    if unknown := [paper for paper in chosen if paper not in names()]:
+        print(f"error: {unknown[0]}: no such paper; wanted some of {', '.join(names())}", file=sys.stderr)
+        sys.exit(2)
+    for paper in chosen:
+        found = module(paper)
+        figures, said = found.figures(), found.claims()
+        for figure in figures:
+            drawing.save(figure, FIGURES, paper)
+        page = readme(paper)
+        page.write_text(with_section(page.read_text(encoding="utf-8"), section(paper, figures, said)), encoding="utf-8")
+        print(f"{paper}: {len(figures)} figures, {len(said)} claims")
+
+
+if __name__ == "__main__":
+    main()
