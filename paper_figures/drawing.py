@@ -1,8 +1,8 @@
 """Figures as data, and the one hand that draws them.
 
-A paper's module says what stands where (`Figure`, `Panel`, `Mark`); `save` draws it as PNG and PDF and writes beside them, as CSV, every value
-that is drawn. Ours have their 95% interval, and the number of runs is on the figure. What a paper prints is drawn open: with a full line where it
-was read in the paper, with a lighter one where it was read in a reprint.
+A paper's module says what stands where (`Figure`, `Panel`, `Mark`); `save` draws it as PNG and PDF and writes beside them, as CSV, every
+value that is drawn. Ours have their 95% interval, and the number of runs is on the figure. What a paper prints is drawn open: with a full
+line where it was read in the paper, with a lighter one where it was read in a reprint.
 """
 
 import dataclasses

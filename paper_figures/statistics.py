@@ -1,9 +1,9 @@
 """How sure a mean over runs is, and whether two kinds of run differ.
 
-Runs come in strata: the runs of one task, which differ in their seed. A mean is the mean over strata of the means of their runs. Its interval
-is the percentile interval of the bootstrap stratum by stratum; of n runs n - 1 are drawn, so that the variance is not too small by n - 1 in n
-(Rao & Wu 1988). Tasks and test rows are taken as given. Differences are of paired runs (same task, same seed); their p-value is that of the
-paired permutation test (two-sided), which exchanges the sides of a pair.
+Runs come in strata: the runs of one task, which differ in their seed. A mean is the mean over strata of the means of their runs. Its
+interval is the percentile interval of the bootstrap stratum by stratum; of n runs n - 1 are drawn, so that the variance is not too small by
+n - 1 in n (Rao & Wu 1988). Tasks and test rows are taken as given. Differences are of paired runs (same task, same seed); their p-value is
+that of the paired permutation test (two-sided), which exchanges the sides of a pair.
 """
 
 import dataclasses
