@@ -1,0 +1,1 @@
+"""Liu et al. 2022 (P-tuning v2)."""
