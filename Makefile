@@ -3,6 +3,9 @@
 #   make test        format, lint and type checks, then the tests (the slow ones left out)
 #   make test-all    the same with the slow tests
 #   make test-beam   data prepared through Apache Beam, in an environment of its own
+#   make papers      every figure and verdict of the papers in miniature, from their committed results
+#   make papers-run  these results: trains what they lack, paper after paper; goes on where it was stopped
+#   make report      the papers as a site: report/index.html
 # Another interpreter: make demo PYTHON=python3.12. Another environment: make test VENV=/tmp/venv.
 
 SHELL := /bin/bash
@@ -19,9 +22,10 @@ PYTHON := $(shell for p in python3.11 python3 python3.12 python3.13; do \
 endif
 
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+PAPERS := $(patsubst experiments/%/sweep.py,%,$(wildcard experiments/*/sweep.py))
 SOURCES := prompt_tuning tests setup.py $(wildcard experiments paper_figures benchmarks)
 
-.PHONY: demo test test-all test-beam lint format types benchmark clean
+.PHONY: demo test test-all test-beam papers papers-run report lint format types benchmark clean
 
 demo: $(VENV)/.base-stamp
 	$(BIN)/python -m experiments.demo.run --workdir=runs/demo
@@ -34,6 +38,15 @@ test-all: lint types
 
 test-beam: $(VENV)-beam/.stamp
 	PYTHONPATH=. $(VENV)-beam/bin/python -m pytest tests/test_prepare_beam.py
+
+papers: $(VENV)/.base-stamp
+	$(BIN)/python -m paper_figures
+
+papers-run: $(VENV)/.base-stamp
+	for paper in $(PAPERS); do echo "$$paper"; $(BIN)/python -m experiments.$$paper.sweep || exit; done
+
+report: $(VENV)/.report-stamp
+	$(BIN)/python -m paper_figures.site --output=report
 
 lint: $(VENV)/.test-stamp
 	$(BIN)/ruff format --check $(SOURCES)
@@ -69,6 +82,10 @@ $(VENV)-beam/.stamp: constraints-beam.txt
 	@test -n "$(PYTHON)" || { echo "error: Python 3.11 or newer is needed; name one with PYTHON=..." >&2; exit 2; }
 	$(PYTHON) -m venv $(VENV)-beam
 	$(VENV)-beam/bin/python -m pip --disable-pip-version-check install --quiet -r constraints-beam.txt
+	@touch $@
+
+$(VENV)/.report-stamp: $(VENV)/.base-stamp
+	$(PIP) install --quiet -c constraints.txt -e ".[report]"
 	@touch $@
 
 # torch by itself first: asked for together with transformers and peft, pip may choose a build with several gigabytes of CUDA.

@@ -55,7 +55,21 @@ setuptools.setup(
     extras_require={
         "tpu": ["jax[tpu]>=0.10.2,<0.11"],
         "cuda": ["jax[cuda12]>=0.10.2,<0.11"],
+        "report": ["markdown-it-py>=3"],  # READMEs as pages of the site.
         # torch goes in by itself first (see Makefile): asked for together with the two that need it, pip may take a build with CUDA.
-        "test": ["pytest", "pytest-xdist", "hypothesis", "ruff", "mypy", "torch==2.13.0", "transformers", "peft", "datasets>=4"],
+        "test": [
+            "pytest",
+            "pytest-xdist",
+            "hypothesis",
+            "ruff",
+            "mypy",
+            "torch==2.13.0",
+            "transformers",
+            "peft",
+            "datasets>=4",
+            "markdown-it-py>=3",
+            "nbclient",  # The notebooks.
+            "ipykernel",
+        ],
     },
 )

@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from paper_figures import claims, drawing, papers, results
+from paper_figures.tables import Table
+from prompt_tuning import files
 
 FIGURES = pathlib.Path(__file__).parent / "figures"
 _BEGIN, _END = "<!-- results -->", "<!-- /results -->"
@@ -34,19 +36,32 @@ def readme(paper: str) -> pathlib.Path:
     return results.ROOT / "experiments" / paper / "README.md"
 
 
+def tables(paper: str) -> list[Table]:
+    """The tables of a paper; most have none."""
+    found: list[Table] = getattr(module(paper), "tables", list)()
+    return found
+
+
 def section(paper: str, figures: Sequence[drawing.Figure], said: Sequence[claims.Claim]) -> str:
-    """The verdicts, then the figures with their captions, as Markdown."""
-    parts = [claims.table(list(said))]
+    """The verdicts, then tables, then the figures with their captions, as Markdown."""
+    parts = [claims.table(list(said)), *(table.markdown() for table in tables(paper))]
     folder = os.path.relpath(FIGURES, readme(paper).parent)
     parts += [f"![{figure.name}]({folder}/{paper}-{figure.name}.png)\n\n{figure.caption}" for figure in figures]
     return "\n\n".join(parts)
 
 
-def with_section(page: str, text: str) -> str:
-    """The page, with the text between its marks. Raises ValueError where it has none."""
-    if page.count(_BEGIN) != 1 or page.count(_END) != 1:
+def around(page: str) -> tuple[str, str]:
+    """What stands before and after the marks of a page. Raises ValueError where it has not one of each, in their order."""
+    parts = re.split(f"{_BEGIN}|{_END}", page)
+    if len(parts) != 3 or page.index(_BEGIN) > page.index(_END):
         raise ValueError(f"wanted {_BEGIN} and {_END} once each")
-    return re.sub(f"{_BEGIN}.*{_END}", lambda _: f"{_BEGIN}\n{text}\n{_END}", page, flags=re.DOTALL)
+    return parts[0], parts[2]
+
+
+def with_section(page: str, text: str) -> str:
+    """The page, with the text between its marks. Raises what `around` raises."""
+    before, after = around(page)
+    return f"{before}{_BEGIN}\n{text}\n{_END}{after}"
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -63,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         for figure in figures:
             drawing.save(figure, FIGURES, paper)
         page = readme(paper)
-        page.write_text(with_section(page.read_text(encoding="utf-8"), section(paper, figures, said)), encoding="utf-8")
+        files.atomic_write(page, with_section(page.read_text(encoding="utf-8"), section(paper, figures, said)))
         print(f"{paper}: {len(figures)} figures, {len(said)} claims")
 
 

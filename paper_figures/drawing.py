@@ -182,7 +182,7 @@ def _draw_panel(panel: Panel, ax: Any, places: dict[str, int]) -> None:
         ax.set_xticks(range(len(names)), names, rotation=30 if long else 0, ha="right" if long else "center")
     elif panel.log and len({each.x for each in panel.marks}) <= 6:
         ticks = sorted({float(each.x) for each in panel.marks})
-        ax.set_xticks(ticks, [_short(tick) for tick in ticks])
+        ax.set_xticks(ticks, [short(tick) for tick in ticks])
         ax.minorticks_off()
     ax.grid(axis="y", alpha=0.3)
     runs = sorted({each.runs for each in panel.marks if each.runs})
@@ -245,7 +245,8 @@ def _draw_matrix(panel: Panel, ax: Any) -> None:
             ax.annotate(f"{value:.2f}", (column, row), ha="center", va="center", fontsize=7, color="white" if dark else "black")
 
 
-def _short(value: float) -> str:
+def short(value: float) -> str:
+    """A number of parameters or examples, as an axis shows it."""
     for size, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
         if value >= size:
             return f"{value / size:.3g}{letter}"
