@@ -39,24 +39,28 @@ def _flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(experiment: "Experiment", flags: argparse.Namespace) -> None:
-    from prompt_tuning import assembly, evaluation
-    from prompt_tuning.methods.ensemble import Ensemble
-
     if not flags.prompts:
         raise UserError("--prompts is missing; wanted prompts as runs leave them: --prompts runs/a/prompt.npy runs/b/prompt.npy")
     settings = dataclasses.replace(experiment.evaluation, **({"split": flags.split} if flags.split else {}))
-    experiment = dataclasses.replace(experiment, method=Ensemble(tuple(flags.prompts)))
+    found = scored_prompts(experiment, flags.prompts, settings)
+    print(json.dumps({"split": settings.split, "prompts": flags.prompts, "metrics": found}) if flags.json else table(found, flags.prompts))
+
+
+def scored_prompts(experiment: "Experiment", prompts: Sequence[str], settings: "Evaluation") -> dict[str, dict[str, Any]]:
+    """What prompts of `.npy` files score on each task of an experiment's evaluation data, alone and together; values as of `scored`."""
+    from prompt_tuning import assembly, evaluation
+    from prompt_tuning.methods.ensemble import Ensemble
+
+    experiment = dataclasses.replace(experiment, method=Ensemble(tuple(prompts)))
     vocabulary = assembly.check_vocabulary(experiment)
     lengths = evaluation.Lengths(experiment.input_length, experiment.target_length, experiment.layout)
     source = experiment.evaluation_data or experiment.data
     tasks = evaluation.task_examples(source, vocabulary, settings=settings, lengths=lengths)
     built = assembly.assemble(experiment)
     parts = (built.graphdef, built.tuned, built.frozen)
-    found = {
-        task.name: scored(parts, task, members=len(flags.prompts), settings=settings, lengths=lengths, vocabulary=vocabulary)
-        for task in tasks
+    return {
+        task.name: scored(parts, task, members=len(prompts), settings=settings, lengths=lengths, vocabulary=vocabulary) for task in tasks
     }
-    print(json.dumps({"split": settings.split, "prompts": flags.prompts, "metrics": found}) if flags.json else table(found, flags.prompts))
 
 
 def scored(

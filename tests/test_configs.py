@@ -43,10 +43,20 @@ NEEDED = {
     "configs/data/mmlu.gin": ("MMLU_DIR = 'mmlu'", "MMLU_SUBJECTS = 'virology'"),
     "configs/data/bbh.gin": ("BBH_DIR = 'bbh'", "BBH_TASKS = 'snarks'"),
     "configs/data/super_natural.gin": ("TRAIN_FILES = 'task.json'",),
+    "configs/papers/lester2021/mrqa.gin": ("TRAIN_FILES = 'tfds:mrqa/squad#train'",),  # It has test files only.
+    "configs/papers/lester2021/prompt.gin": ("CLASS_LABELS = ('negative', 'positive')",),
+    "configs/papers/lester2021/sentinel.gin": ("after_sentinel.AfterSentinel.source = @world.World()",),
     "configs/papers/flan2021/mixture.gin": ("DATASETS = ['rte', 'sst2', 'wic']",),  # All of them: tests/data/tasks/test_flan2021.py.
     "configs/papers/flan2021/every_template.gin": ("DATASETS = ['rte', 'sst2', 'wic']",),
     "configs/papers/flan2021/zero_shot.gin": ("DATASETS = ['rte', 'sst2', 'wic']",),
     "configs/papers/flan2022/mixture.gin": ("DATASETS = ['rte', 'wic']", "WEIGHTS = (0.5, 0, 0, 0.5, 0)", "COT_FILES = 'FOLDER/cot.tsv'"),
+    "configs/papers/chung2022/tasks.gin": ("DATASETS = ['rte', 'wic']", "WEIGHTS = (0.5, 0, 0, 0.5, 0)", "COT_FILES = 'FOLDER/cot.tsv'"),
+    "configs/papers/spot2022/target.gin": ("SOURCE_PROMPT = 'FOLDER/one.npy'",),
+    "configs/papers/spot2022/retrieval.gin": (
+        "TARGET_PROMPT = 'FOLDER/one.npy'",
+        "SOURCE_PROMPTS = ['FOLDER/one.npy', 'FOLDER/two.npy']",
+        "TOP = 2",
+    ),
     "configs/papers/t0/mixture.gin": ("TRAIN_FILES = 'FOLDER/trec_a.jsonl'",),
     "configs/papers/t0/evaluate.gin": ("TRAIN_FILES = 'FOLDER/super_glue_rte_a.jsonl'",),
     "configs/papers/super_ni/mixture.gin": (
@@ -58,12 +68,33 @@ NEEDED = {
 # What a file with data of its own says to name before it.
 BEFORE = {
     "configs/papers/flan2021/mixture.gin": (),
+    "configs/papers/lester2021/mrqa.gin": ("configs/papers/lester2021/squad.gin",),
+    "configs/papers/lester2021/model_tuning.gin": ("configs/data/boolq.gin",),
+    "configs/papers/lester2021/multitask.gin": (),
+    "configs/papers/lester2021/paraphrase.gin": ("configs/papers/lester2021/prompt.gin",),
+    "configs/papers/lester2021/squad.gin": (),
     "configs/papers/flan2021/zero_shot.gin": ("configs/papers/flan2021/mixture.gin",),
     "configs/papers/flan2021/every_template.gin": ("configs/papers/flan2021/mixture.gin", "configs/papers/flan2021/zero_shot.gin"),
     "configs/papers/flan2022/mixture.gin": (),
+    "configs/papers/chung2022/tasks.gin": ("configs/papers/flan2022/mixture.gin",),
     "configs/papers/t0/mixture.gin": (),
     "configs/papers/t0/evaluate.gin": ("configs/papers/t0/mixture.gin",),
     "configs/papers/super_ni/mixture.gin": ("configs/data/super_natural.gin",),
+    **{
+        f"configs/papers/{path}.gin": ("configs/data/templated.gin",)
+        for path in (
+            "tfew2022/few_shot",
+            *(f"{paper}/{name}" for paper in ("prefix2021", "lora2021") for name in ("e2e", "webnlg", "dart")),
+        )
+    },
+    "configs/papers/lora2021/mnli_low_data.gin": ("configs/data/mnli.gin",),
+    "configs/papers/ptuning2021/superglue.gin": ("configs/data/rte.gin",),
+    "configs/papers/ptuning2021/few_shot.gin": ("configs/data/rte.gin", "configs/papers/ptuning2021/superglue.gin"),
+    "configs/papers/ptuning_v2_2022/boolq.gin": ("configs/data/boolq.gin",),
+    "configs/papers/houlsby2019/glue.gin": ("configs/data/mrpc.gin",),
+    "configs/papers/khashabi2022/wayward.gin": ("configs/methods/wayward.gin", "configs/data/sst2.gin"),
+    "configs/papers/mpt2023/source.gin": ("configs/methods/mpt.gin",),
+    "configs/papers/vu2022b/wiki_lingua.gin": (),
 }
 
 
@@ -311,6 +342,8 @@ def test_data_files_train(path, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("path", [*named("runs"), *named("papers")])
 def test_run_files_train(path, tmp_path):
+    for name in ("one.npy", "two.npy"):
+        np.save(tmp_path / name, np.ones((3, 8), np.float32))
     (tmp_path / "cot.tsv").write_text("".join(f"is {i} even?\t{'no' if i % 2 else 'yes'}\thalf of it is {i / 2}\n" for i in range(4)))
     for name in ("trec_a", "super_glue_rte_a"):
         (tmp_path / f"{name}.jsonl").write_text(

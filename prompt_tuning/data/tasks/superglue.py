@@ -4,6 +4,7 @@ import dataclasses
 import functools
 from typing import TYPE_CHECKING, Any
 
+from prompt_tuning.data.mixtures import Mixture
 from prompt_tuning.data.tasks import glue
 from prompt_tuning.data.tasks.glue import Format
 
@@ -81,3 +82,8 @@ class SuperGlue:
                 metrics=form.metrics,
             )
         ]
+
+
+def mixture(*, task_prefix: bool = True, data_dir: str | None = None, cap: int | None = None) -> Mixture:
+    """All eight tasks as one, in proportion to their examples; arguments as of `SuperGlue` and `Mixture`."""
+    return Mixture(tuple(SuperGlue(name, task_prefix=task_prefix, data_dir=data_dir) for name in FORMATS), cap=cap)
