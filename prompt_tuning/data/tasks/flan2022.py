@@ -71,6 +71,7 @@ def mixture(
     cot_files: Sequence[str] | str = (),
     datasets: Collection[str] | None = None,
     exemplars: int = 5,
+    few_shot_frac: float = 0.5,
     input_tokens: int | None = 1024,
     data_dir: str | None = None,
     seed: int = 0,
@@ -82,21 +83,27 @@ def mixture(
       p3_files, natural_files, cot_files: paths or glob patterns of the parts that are read from files.
       datasets: of flan2021, see `flan2021.mixture`.
       exemplars: most solved examples where there are some, taken while an input has at most `input_tokens` tokens.
+      few_shot_frac: the share of what is drawn of a part that has some, from 0 to 1 (Longpre et al. 2023, section 3.2).
       data_dir: the TFDS folder; None is TFDS's own, where missing data is downloaded.
       seed: of everything drawn.
 
-    Raises UserError for a part that has a weight and no files.
+    Raises UserError for a part that has a weight and no files, and for a share that is none.
     """
+    if not 0 <= few_shot_frac <= 1:
+        raise UserError(f"FEW_SHOT_FRAC: wanted 0 to 1, got {few_shot_frac}")
     if len(weights) != len(WEIGHTS):
         raise UserError(f"WEIGHTS: wanted one of each of {', '.join(WEIGHTS)}, got {list(weights)}; 0 leaves a part out")
     common: dict[str, Any] = {"input_tokens": input_tokens, "seed": seed}
     files = {"t0_sf": p3_files, "niv2": natural_files, "cot": cot_files}
+    # Half of a part's ways have solved examples, be they two or four.
+    rates = {way: few_shot_frac if way.few_shot else 1 - few_shot_frac for way in WAYS}
     parts = []
     for name, weight in zip(WEIGHTS, weights, strict=True):
         if weight and name in files and not files[name]:
             macro = {"t0_sf": "P3_FILES", "niv2": "NATURAL_FILES", "cot": "COT_FILES"}[name]
             raise UserError(f"{macro}: {name} has the weight {weight} and no files; name them, or leave the part out with a weight of 0")
         shots = {way: exemplars if way.few_shot else 0 for way in WAYS}
+        ways = [way for way in (WAYS if name in ("flan2021", "t0_sf") else WAYS[:2]) if rates[way]]
         told: list[Mixture] = []
         if not weight:
             continue
@@ -111,17 +118,17 @@ def mixture(
                     suffix=way.suffix,
                     **common,
                 )
-                for way in WAYS
+                for way in ways
             ]
         elif name == "t0_sf":
             rendered = Instructions(format=Rendered(), train_files=p3_files, by_file=True, leave_out=IN_FLAN, **common)  # type: ignore[arg-type]
-            told = [_part(name, way, [rendered], exemplars=shots[way], options=way.options) for way in WAYS]
+            told = [_part(name, way, [rendered], exemplars=shots[way], options=way.options) for way in ways]
         elif name == "niv2":
-            told = [_part(name, way, [_natural(natural_files, way, exemplars, input_tokens, common)]) for way in WAYS[:2]]
+            told = [_part(name, way, [_natural(natural_files, way, exemplars, input_tokens, common)]) for way in ways]
         else:
             sources = [_cot(cot_files, common)] if name == "cot" else _dialogues(data_dir, common)
-            told = [_with_inverted(name, way, sources, shots[way]) for way in WAYS[:2]]
-        parts.append((weight, told[0] if len(told) == 1 else Mixture(tuple(told), rates=(1.0,) * len(told))))
+            told = [_with_inverted(name, way, sources, shots[way]) for way in ways]
+        parts.append((weight, told[0] if len(told) == 1 else Mixture(tuple(told), rates=tuple(rates[way] for way in ways))))
     return Mixture(tuple(part for _, part in parts), rates=tuple(weight for weight, _ in parts))
 
 

@@ -19,7 +19,12 @@ SETS = {"rte", "wic"}
 
 
 @pytest.fixture
-def collection(tmp_path, monkeypatch):
+def collection(files):
+    return flan2022.mixture(datasets=SETS, **files)
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
     """All five parts, small: files as they are passed on, and rows written by hand in the place of what TFDS would read."""
     for name, prompts in (("quoref_Read", 6), ("sciq_Direct", 3), ("glue_mrpc_same_thing", 4)):
         rows = [{"prompt": f"{name} {i}?", "completion": f" {i}<|endoftext|>"} for i in range(prompts)]
@@ -46,8 +51,7 @@ def collection(tmp_path, monkeypatch):
 
     monkeypatch.setattr(tfds, "load", load)
     monkeypatch.setattr(tfds, "as_numpy", lambda rows: rows)
-    files = {"p3_files": f"{tmp_path}/*.jsonl", "natural_files": f"{tmp_path}/*.json", "cot_files": f"{tmp_path}/*.tsv"}
-    return flan2022.mixture(datasets=SETS, **files)
+    return {"p3_files": f"{tmp_path}/*.jsonl", "natural_files": f"{tmp_path}/*.json", "cot_files": f"{tmp_path}/*.tsv"}
 
 
 def test_weights_are_those_of_the_parts(collection):
@@ -70,6 +74,28 @@ def test_weights_are_those_of_the_parts(collection):
     np.testing.assert_allclose(turned / flan2022.WEIGHTS["cot"], 0.3 / 1.3, rtol=1e-9)
     assert flan2022.WEIGHTS == {"flan2021": 0.4, "t0_sf": 0.32, "niv2": 0.2, "cot": 0.05, "dialog": 0.03}
     assert flan2022.MAXIMA == {"flan2021": 30_000, "t0_sf": 20_000, "niv2": 5_000, "cot": 100_000, "dialog": 200_000}
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 1.0])
+def test_share_of_few_shot_prompts_is_that_of_every_part(files, share):
+    found = flan2022.mixture(datasets=SETS, few_shot_frac=share, **files)
+    rates = dict(zip(found.task_names, mixtures.mixing_rates(found, [7] * len(found.task_names)), strict=True))
+    of_part = {
+        part: {name: rate for name, rate in rates.items() if (name.split("_")[0] in starts)}
+        for part, starts in {"flan2021": SETS, "t0_sf": {"t0"}, "niv2": {"niv2"}, "cot": {"cot"}, "dialog": {"qrecc", "wiki"}}.items()
+    }
+    for part, own in of_part.items():
+        few = sum(rate for name, rate in own.items() if "_fs_" in name)
+        np.testing.assert_allclose(
+            [few, sum(own.values())], [share * flan2022.WEIGHTS[part], flan2022.WEIGHTS[part]], rtol=1e-9, err_msg=part
+        )
+    # What is never drawn is not read either.
+    assert all(rates.values()) and sum(map(len, of_part.values())) == len(rates)
+
+
+def test_a_share_that_is_none_is_refused():
+    with pytest.raises(UserError, match="FEW_SHOT_FRAC: wanted 0 to 1, got 1.5"):
+        flan2022.mixture(few_shot_frac=1.5)
 
 
 def test_maxima_hold_within_a_part(collection):

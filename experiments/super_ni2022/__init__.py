@@ -1,0 +1,1 @@
+"""Wang et al. 2022, Super-NaturalInstructions."""
