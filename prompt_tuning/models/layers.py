@@ -206,12 +206,19 @@ class RelativeBias(nnx.Module):
 
     def __call__(self, query_positions_T: Array, key_positions_S: Array) -> Array:
         """Bias [1, H, T, S] in float32."""
-        distance_TS = key_positions_S[None, :] - query_positions_T[:, None]
-        num_buckets = self.table[...].shape[0]
-        buckets_TS = relative_buckets(
-            distance_TS, bidirectional=self.bidirectional, num_buckets=num_buckets, max_distance=self.max_distance
+        return self._of(key_positions_S[None, :] - query_positions_T[:, None]).transpose(2, 0, 1)[None]
+
+    def among(self, length: int, mask: Array) -> Bias:
+        """The bias of positions 0 to T - 1 for each other, with a mask."""
+        positions = jnp.arange(length)
+        return Bias(self(positions, positions), mask, self._of(jnp.arange(1 - length, length)).T)
+
+    def _of(self, distance: Array) -> Array:
+        """The bias [..., H] in float32 of distances, key minus query."""
+        buckets = relative_buckets(
+            distance, bidirectional=self.bidirectional, num_buckets=self.table.shape[0], max_distance=self.max_distance
         )
-        return self.table[...].astype(jnp.float32)[buckets_TS].transpose(2, 0, 1)[None]
+        return self.table[...].astype(jnp.float32)[buckets]
 
 
 def dropout(x: Array, rate: float, key: Array | None) -> Array:
@@ -269,7 +276,7 @@ def scaled(x: Array, scale: Socket) -> Array:
 
 
 def behind_prefix(prefix: Socket, keys_values: tuple[Array, Array], bias: Any) -> tuple[tuple[Array, Array], Any]:
-    """Keys and values [B, H, S, K] behind those of a prefix, and the bias [..., T, S], of one part or several, with zeros before it.
+    """Keys and values [B, H, S, K] behind those of a prefix, and the bias, [..., T, S] or `Bias`, with zeros before it.
 
     As given where there is none.
     """
@@ -278,7 +285,9 @@ def behind_prefix(prefix: Socket, keys_values: tuple[Array, Array], bias: Any) -
     made = prefix()
     keys, values = _before(made[0], keys_values[0]), _before(made[1], keys_values[1])
     added = keys.shape[2] - keys_values[0].shape[2]
-    return (keys, values), jax.tree.map(lambda part: jnp.pad(part, [(0, 0)] * (part.ndim - 1) + [(added, 0)]), bias)
+    if isinstance(bias, jax.Array):
+        return (keys, values), jnp.pad(bias, [(0, 0)] * (bias.ndim - 1) + [(added, 0)])
+    return (keys, values), bias.behind(added)
 
 
 def adapted(block: Any, normed_BSD: Array, y_BSD: Array) -> Array:

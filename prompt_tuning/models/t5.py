@@ -217,6 +217,10 @@ class T5(nnx.Module):
             packed. Answer choices are `decoder_` arrays [B, C, T], all of which read their example's inputs; the logits are [B, C, T, V].
           dropout_key: turns dropout on.
         """
+        return self.logits(self.hidden(batch, dropout_key=dropout_key)).reshape(*batch["decoder_input_tokens"].shape, -1)
+
+    def hidden(self, batch: Batch, *, dropout_key: Array | None = None) -> Array:
+        """What the head reads of a batch, [B, T, D]; of answer choices, one behind the other, [B, C * T, D]."""
         encoder_key, decoder_key = split_key(dropout_key, 2)
         encoded_BSD = self.encode(
             batch["encoder_input_tokens"],
@@ -225,8 +229,8 @@ class T5(nnx.Module):
             packed="encoder_positions" in batch,
             dropout_key=encoder_key,
         )
-        logits = self.decode(choices_as_rows(batch), encoded_BSD, dropout_key=decoder_key)
-        return logits.reshape(*batch["decoder_input_tokens"].shape, -1)
+        x_BTD = self.decode(choices_as_rows(batch), encoded_BSD, dropout_key=decoder_key)
+        return x_BTD.reshape(encoded_BSD.shape[0], -1, x_BTD.shape[-1])
 
     def encode(
         self,
@@ -242,13 +246,12 @@ class T5(nnx.Module):
         x_BSD = self.embed(tokens_BS, slots_BS, self.config.dtype, segment_ids_BS=segment_ids_BS)
         x_BSD = dropout(x_BSD, self.config.dropout_rate, embed_key)
         mask = _mask(segment_ids_BS, segment_ids_BS, packed=packed)
-        positions = jnp.arange(tokens_BS.shape[1])
         stack = self.encoder
         if stack.visibility is not None and slots_BS is not None:
             mask = mask + stack.visibility(slots_BS)
 
         def biased(own: Any) -> Bias:
-            return Bias(None if own is None else own(positions, positions), mask)
+            return Bias(None, mask) if own is None else own.among(tokens_BS.shape[1], mask)
 
         shared_bias = biased(stack.relative_bias)
 
@@ -265,7 +268,7 @@ class T5(nnx.Module):
         return dropout(stack.norm(x_BSD), self.config.dropout_rate, final_key)
 
     def decode(self, batch: Batch, encoded_BSD: Array, *, dropout_key: Array | None = None) -> Array:
-        """Logits [B, T, V] of given decoder inputs, all positions at once; keys of `batch` as in `__call__`.
+        """What the head reads [B, T, D] of given decoder inputs, all positions at once; keys of `batch` as in `__call__`.
 
         With C decoder rows to an encoded row, decoder row r reads encoded row r // C, whose keys and values are computed once.
         """
@@ -283,7 +286,7 @@ class T5(nnx.Module):
         stack = self.decoder
 
         def biased(own: Any) -> Bias:
-            return Bias(None if own is None else own(positions, positions), self_mask)
+            return Bias(None, self_mask) if own is None else own.among(tokens_BT.shape[1], self_mask)
 
         shared_bias = biased(stack.relative_bias)
 
@@ -300,7 +303,7 @@ class T5(nnx.Module):
             return block.feed_forward(x_BTD, key=mlp_key), None
 
         x_BTD, _ = self._over_layers(layer, x_BTD, (stack.filled(), self._keys(layers_key, stack)), stack)
-        return self._logits(dropout(stack.norm(x_BTD), self.config.dropout_rate, final_key))
+        return dropout(stack.norm(x_BTD), self.config.dropout_rate, final_key)
 
     def init_cache(self, encoded_BSD: Array, encoder_segment_ids_BS: Array, *, length: int) -> dict[str, Array]:
         """A cache for `length` decoder positions, with the prefixes and the keys and values of the encoder's output computed once.
@@ -360,9 +363,10 @@ class T5(nnx.Module):
         scanned = (prefixes.left_out(layers), *(cache[name] for name in ("self_keys", "self_values", "cross_keys", "cross_values")))
         x_BTD, (keys, values) = jax.lax.scan(layer, x_BTD, scanned, unroll=self._unroll(stack))
         cache = cache | {"self_keys": keys, "self_values": values, "filled": filled + tokens_BT.shape[1]}
-        return self._logits(stack.norm(x_BTD)), cache
+        return self.logits(stack.norm(x_BTD)), cache
 
-    def _logits(self, x_BTD: Array) -> Array:
+    def logits(self, x_BTD: Array) -> Array:
+        """The head: logits [B, T, V] in float32."""
         if self.head is not None:
             return self.head(x_BTD).astype(jnp.float32)
         x_BTD = x_BTD * jnp.asarray(self.config.d_model**-0.5, x_BTD.dtype)
