@@ -333,4 +333,4 @@ def machine() -> str:
     except OSError:
         named = None
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{named[1].strip() if named else platform.processor() or platform.machine()}, {cores} cores"
+    return f"{named[1].strip() if named else platform.processor() or platform.machine()}, {cores} core{'' if cores == 1 else 's'}"
