@@ -157,6 +157,7 @@ def html(markdown: str, paper: str) -> str:
     for token in tokens:
         _mend_links(token.children or [], paper)
     text = str(parser.renderer.render(tokens, parser.options, {}))
+    text = text.replace("<pre>", '<pre tabindex="0">')
     return text.replace("<table>", f"{_WIDE}<table>").replace("</table>", "</table></div>")
 
 

@@ -214,7 +214,7 @@ def _interval(held: statistics.Strata) -> str:
 
 
 def _bytes(count: int) -> str:
-    return f"{count / 1024:,.1f} kB" if count >= 1024 else f"{count} B"
+    return f"{count / 1024:,.1f} kB" if count >= 1024 else f"{count} B" if count else "0"
 
 
 def _flops(count: int) -> str:
