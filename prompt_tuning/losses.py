@@ -1,15 +1,16 @@
-"""Cross-entropy over target tokens, with label smoothing and z-loss as T5X defines them; the losses of answer choices; penalties.
+"""Cross-entropy over target tokens, with label smoothing and z-loss as T5X defines them, whole or a few tokens at a time; the losses of
+answer choices; penalties.
 
 `cross_entropy` returns sums, not means, so that batches cut over devices or micro-batches add up: the loss of a step is
 `loss_sum / weight_sum`, the mean over target tokens.
 
-Axes: B batch, C answer choices, T target length, V vocabulary.
+Axes: B batch, C answer choices, T target length, D model width, V vocabulary.
 """
 
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -17,6 +18,11 @@ import jax.numpy as jnp
 from flax import nnx
 
 from prompt_tuning.errors import UserError
+
+# Logits of fewer bytes on a device are computed at once: chunks save twice the bytes of all, and cost the head's product once more, a
+# quarter of the time of head and loss (two cores, T5 v1.1 small's head; chunks of 32 to 128 MB alike).
+_LEAST_BYTES = 512 * 2**20
+_CHUNK_BYTES = 64 * 2**20
 
 
 def cross_entropy(
@@ -76,8 +82,65 @@ def per_token(
     loss_sum, weight_sum, sums = cross_entropy(
         logits_BTV, targets_BT, weights_BT=weights_BT, label_smoothing=label_smoothing, z_loss=z_loss
     )
+    return _mean(loss_sum, weight_sum, sums)
+
+
+def _mean(loss_sum: jax.Array, weight_sum: jax.Array, sums: Mapping[str, jax.Array]) -> tuple[jax.Array, dict[str, jax.Array]]:
     tokens = jnp.maximum(weight_sum, 1.0)
     return loss_sum / tokens, {"cross_entropy": sums["cross_entropy"] / tokens, "token_accuracy": sums["correct"] / tokens}
+
+
+def chunks(rows: int, length: int, vocabulary: int, *, share: float = 1.0) -> int:
+    """In how many chunks of the T target positions logits [B, T, V] are best computed: 1 where they are small.
+
+    Args:
+      rows, length, vocabulary: B, T, V.
+      share: how much of the logits lies on one device.
+    """
+    size = 4 * rows * length * vocabulary * share
+    return 1 if size < _LEAST_BYTES else min(length, math.ceil(size / _CHUNK_BYTES))
+
+
+def per_token_in_chunks(
+    head: Callable[[jax.Array], jax.Array],
+    x_BTD: jax.Array,
+    targets_BT: jax.Array,
+    *,
+    weights_BT: jax.Array,
+    chunks: int,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """`per_token(head(x_BTD), ...)` without the logits of all tokens at once, forward or backward.
+
+    They are computed for T / chunks positions of every row at a time, and again in the backward pass, which adds up the gradient of a head
+    that is trained chunk by chunk. Cut along T, each device keeps its rows and its part of the vocabulary.
+
+    Args:
+      head: logits [B, t, V] of any number of positions.
+      x_BTD: what the head reads.
+      targets_BT, weights_BT, label_smoothing, z_loss: see `cross_entropy`.
+      chunks: 1 to T.
+    """
+    length = x_BTD.shape[1]
+    size = -(-length // chunks)
+
+    def cut(value: jax.Array) -> jax.Array:
+        """[chunks, B, t, ...], with padding at the end."""
+        rest = value.shape[2:]
+        padded = jnp.pad(value, [(0, 0), (0, chunks * size - length), *[(0, 0)] * len(rest)])
+        return jnp.swapaxes(padded.reshape(value.shape[0], chunks, size, *rest), 0, 1)
+
+    def of_chunk(total: Any, chunk: tuple[jax.Array, ...]) -> tuple[Any, None]:
+        x, targets, weights = chunk
+        found = cross_entropy(head(x), targets, weights_BT=weights, label_smoothing=label_smoothing, z_loss=z_loss)
+        return jax.tree.map(jnp.add, total, found), None
+
+    zero = jnp.zeros((), jnp.float32)
+    nothing = (zero, zero, {"cross_entropy": zero, "z_loss": zero, "correct": zero})
+    parts = (cut(x_BTD), cut(targets_BT), cut(weights_BT))
+    total, _ = jax.lax.scan(jax.checkpoint(of_chunk, prevent_cse=False), nothing, parts)
+    return _mean(*total)
 
 
 def penalty(model: nnx.Module, batch: Mapping[str, Any], logits_BTV: jax.Array) -> jax.Array | None:
@@ -85,8 +148,13 @@ def penalty(model: nnx.Module, batch: Mapping[str, Any], logits_BTV: jax.Array) 
 
     Logits are [B, C, T, V] where the batch has answer choices.
     """
-    asked = [module.penalty(model, batch, logits_BTV) for _, module in nnx.iter_modules(model) if hasattr(module, "penalty")]
+    asked = [module.penalty(model, batch, logits_BTV) for module in penalising(model)]
     return functools.reduce(jnp.add, asked) if asked else None
+
+
+def penalising(model: nnx.Module) -> list[Any]:
+    """The modules that add to the loss."""
+    return [module for _, module in nnx.iter_modules(model) if hasattr(module, "penalty")]
 
 
 def token_log_probs(logits_BTV: jax.Array, targets_BT: jax.Array) -> jax.Array:

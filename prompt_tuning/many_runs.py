@@ -50,6 +50,7 @@ def train_step(
     z_loss: float,
     label_smoothing: float,
     choice_losses: losses.ChoiceLosses | None = None,
+    share: float = 1.0,
 ) -> tuple[tuple[TrainState, ...], tuple[dict[str, Array], ...]]:
     """One step of K runs: what `programs.train_step` does for each.
 
@@ -60,12 +61,12 @@ def train_step(
       batch_KB: the runs' batches, `stacked_batch`.
       going_K: bool; a run where it is False keeps the state it has.
       transforms, seeds: of each run.
-      graphdef, dropout_rate, z_loss, label_smoothing, choice_losses: of all; see `programs.train_step`.
+      graphdef, dropout_rate, z_loss, label_smoothing, choice_losses, share: of all; see `programs.train_step`.
 
     Returns:
       The new states, and the metrics of each run.
     """
-    parts: Any = {"z_loss": z_loss, "label_smoothing": label_smoothing, "choice_losses": choice_losses}
+    parts: Any = {"z_loss": z_loss, "label_smoothing": label_smoothing, "choice_losses": choice_losses, "share": share * len(states)}
     named = [trainable.named(state.tuned) for state in states]
     merged = (
         list(named[0]) == [ROWS]
@@ -77,19 +78,19 @@ def train_step(
     def model_of(tuned: Mapping[str, Array], held: Mapping[str, Array]) -> Any:
         return nnx.merge(graphdef, trainable.nested({**tuned, **held}), frozen)
 
-    def logits_of(tuned: Mapping[str, Array], held: Mapping[str, Array], batch: Mapping[str, Array], key: Array) -> Array:
-        return model_of(tuned, held)(batch, dropout_key=key if dropout_rate else None)
+    def hidden_of(tuned: Mapping[str, Array], held: Mapping[str, Array], batch: Mapping[str, Array], key: Array) -> Array:
+        return model_of(tuned, held).hidden(batch, dropout_key=key if dropout_rate else None)
 
     def loss_of(tuned_K: Mapping[str, Array]) -> tuple[Array, dict[str, Array]]:
         if merged:
-            logits_BK, axis = _merged_logits(lambda rows, batch: logits_of(rows, {}, batch, keys_K[0]), tuned_K[ROWS], batch_KB), 1
+            x_BK, axis = _merged(lambda rows, batch: hidden_of(rows, {}, batch, keys_K[0]), tuned_K[ROWS], batch_KB), 1
         else:
-            logits_BK, axis = jax.vmap(logits_of)(tuned_K, held_K, batch_KB, keys_K), 0
+            x_BK, axis = jax.vmap(hidden_of)(tuned_K, held_K, batch_KB, keys_K), 0
 
-        def of_run(logits: Array, tuned: Any, held: Any, batch: Any) -> tuple[Array, dict[str, Array]]:
-            return programs.loss(model_of(tuned, held), logits, batch, **parts)
+        def of_run(x_BTD: Array, tuned: Any, held: Any, batch: Any) -> tuple[Array, dict[str, Array]]:
+            return programs.loss(model_of(tuned, held), x_BTD, batch, **parts)
 
-        loss_K, metrics_K = jax.vmap(of_run, in_axes=(axis, 0, 0, 0))(logits_BK, tuned_K, held_K, batch_KB)
+        loss_K, metrics_K = jax.vmap(of_run, in_axes=(axis, 0, 0, 0))(x_BK, tuned_K, held_K, batch_KB)
         return jnp.sum(loss_K), metrics_K | {"loss": loss_K}
 
     gradient_K, metrics_K = jax.grad(loss_of, has_aux=True)(stacked(named))
@@ -103,8 +104,10 @@ def train_step(
     return tuple(updated), tuple(metrics)
 
 
-def _merged_logits(run: Callable[..., Array], rows_KPD: Array, batch_KB: Mapping[str, Array]) -> Array:
-    """The logits [B, K, ..., V] of all rows as one batch, in which row b * K + k is row b of run k: devices share out B as they would."""
+def _merged(run: Callable[..., Array], rows_KPD: Array, batch_KB: Mapping[str, Array]) -> Array:
+    """What the head reads [B, K, T, D] of all rows as one batch, in which row b * K + k is row b of run k: devices share out B as they
+    would.
+    """
     runs, length, width = rows_KPD.shape
 
     def laid(name: str, value: Array) -> Array:
@@ -114,8 +117,8 @@ def _merged_logits(run: Callable[..., Array], rows_KPD: Array, batch_KB: Mapping
         value = jnp.swapaxes(value, 0, 1)
         return value.reshape(-1, *value.shape[2:])
 
-    logits = run({ROWS: rows_KPD.reshape(-1, width)}, {name: laid(name, value) for name, value in batch_KB.items()})
-    return logits.reshape(-1, runs, *logits.shape[1:])
+    x_BTD = run({ROWS: rows_KPD.reshape(-1, width)}, {name: laid(name, value) for name, value in batch_KB.items()})
+    return x_BTD.reshape(-1, runs, *x_BTD.shape[1:])
 
 
 def stacked(named: Sequence[Mapping[str, Any]]) -> dict[str, Array]:
@@ -178,6 +181,7 @@ def program(experiments: Sequence[Experiment], builts: Sequence[Assembly], alone
         z_loss=first.z_loss,
         label_smoothing=first.label_smoothing,
         choice_losses=first.choice_losses,
+        share=1 / mesh.size,
     )
     jitted = jax.jit(
         step,

@@ -51,19 +51,32 @@ def optimizer(experiment: Experiment, model: nnx.Module) -> optax.GradientTransf
 
 
 def loss(
-    model: nnx.Module,
-    logits: Array,
+    model: Any,
+    x_BTD: Array,
     batch: Batch,
     *,
     z_loss: float,
     label_smoothing: float,
     choice_losses: losses.ChoiceLosses | None,
+    share: float,
 ) -> tuple[Array, dict[str, Array]]:
-    """The loss of a batch and its parts, given the model's logits; see `train_step`."""
+    """The loss of a batch and its parts, given what the model's head reads of it; see `train_step`.
+
+    The logits of many tokens are never there at once, unless answer choices or a penalty ask for them.
+    """
     targets, weights = batch["decoder_target_tokens"], batch["decoder_loss_weights"]
+    if choice_losses is None and not losses.penalising(model):
+        rows, length = targets.shape
+        chunks = losses.chunks(rows, length, model.config.vocab_size, share=share)
+        if chunks > 1:
+            return losses.per_token_in_chunks(
+                model.logits, x_BTD, targets, weights_BT=weights, chunks=chunks, label_smoothing=label_smoothing, z_loss=z_loss
+            )
+    logits = model.logits(x_BTD)
     if choice_losses is None:
         value, metrics = losses.per_token(logits, targets, weights_BT=weights, label_smoothing=label_smoothing, z_loss=z_loss)
     else:
+        logits = logits.reshape(*targets.shape, -1)
         value, metrics = losses.of_choices(
             logits, targets, weights_BCT=weights, settings=choice_losses, label_smoothing=label_smoothing, z_loss=z_loss
         )
@@ -83,18 +96,20 @@ def train_step(
     z_loss: float,
     label_smoothing: float,
     choice_losses: losses.ChoiceLosses | None = None,
+    share: float = 1.0,
 ) -> tuple[TrainState, dict[str, Array]]:
     """One step on one batch: the new state, and what the weights before the step made of the batch.
 
     The loss is the mean over target tokens of the batch, what the answer choices of `data.choices.layout` add (`choice_losses`), and what
     the plugged-in modules ask for (`losses.penalty`). Dropout draws from the seed and the step alone, so a resumed run draws the same.
+    `share` of the logits lies on one device, which decides on `losses.chunks`.
     """
     dropout_key = jax.random.fold_in(jax.random.key(seed), state.step) if dropout_rate else None
 
     def loss_of(tuned: dict[str, Any]) -> tuple[Array, dict[str, Array]]:
         model = nnx.merge(graphdef, tuned, frozen)
-        logits = model(batch, dropout_key=dropout_key)
-        return loss(model, logits, batch, z_loss=z_loss, label_smoothing=label_smoothing, choice_losses=choice_losses)
+        x_BTD = model.hidden(batch, dropout_key=dropout_key)
+        return loss(model, x_BTD, batch, z_loss=z_loss, label_smoothing=label_smoothing, choice_losses=choice_losses, share=share)
 
     (value, metrics), gradient = jax.value_and_grad(loss_of, has_aux=True)(state.tuned)
     updates, optimizer_state = transform.update(gradient, state.optimizer_state, state.tuned)
@@ -161,6 +176,7 @@ def program(experiment: Experiment, built: assembly.Assembly) -> Program:
         z_loss=experiment.z_loss,
         label_smoothing=experiment.label_smoothing,
         choice_losses=experiment.choice_losses,
+        share=1 / built.mesh.size,
     )
     compiled = jax.jit(
         step, in_shardings=(places, _places(built, built.frozen), rows), out_shardings=(places, everywhere), donate_argnums=0

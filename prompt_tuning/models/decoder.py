@@ -75,9 +75,12 @@ class Decoder(nnx.Module):
             which follows its example's inputs and sees no other; the logits are [B, C, T, V].
           dropout_key: turns dropout on.
         """
+        return self.logits(self.hidden(batch, dropout_key=dropout_key)).reshape(*batch["decoder_input_tokens"].shape, -1)
+
+    def hidden(self, batch: Batch, *, dropout_key: Array | None = None) -> Array:
+        """What the head reads of a batch, [B, T, D]; of answer choices, one behind the other, [B, C * T, D]."""
         inputs = batch["encoder_input_tokens"].shape[1] if "encoder_input_tokens" in batch else 0
-        logits = self._logits(self._hidden(joined(batch) if inputs else batch, dropout_key, first=inputs))
-        return logits.reshape(*batch["decoder_input_tokens"].shape, -1)
+        return self._hidden(joined(batch) if inputs else batch, dropout_key, first=inputs)
 
     def _hidden(self, batch: Batch, dropout_key: Array | None, *, first: int) -> Array:
         """What the head reads [B, T - first, D], of the positions from `first` on.
@@ -238,7 +241,7 @@ class Decoder(nnx.Module):
         keys, values = (_together(each) for each in zip(*made, strict=True))
         grown = {"lengths": cache["lengths"] + jnp.sum(valid_BT, axis=1, dtype=jnp.int32), "filled": filled + tokens_BT.shape[1]}
         assert keys.shape[0] == config.num_layers
-        return self._logits(self.decoder.norm(x_BTD)), cache | {"keys": keys, "values": values, "positions": stored_BL} | grown
+        return self.logits(self.decoder.norm(x_BTD)), cache | {"keys": keys, "values": values, "positions": stored_BL} | grown
 
     def _embedded(self, tokens_BT: Array, slots_BT: Array | None, positions_BT: Array) -> Array:
         config = self.config
@@ -288,7 +291,8 @@ class Decoder(nnx.Module):
     def _local(self) -> Array:
         return jnp.asarray(self.config.local_layers)
 
-    def _logits(self, x_BTD: Array) -> Array:
+    def logits(self, x_BTD: Array) -> Array:
+        """The head: logits [B, T, V] in float32."""
         if self.head is not None:
             return capped(self.head(x_BTD).astype(jnp.float32), self.config.logit_cap)
         return capped(self.embed.logits(x_BTD), self.config.logit_cap)

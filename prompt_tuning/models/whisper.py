@@ -225,6 +225,10 @@ class Whisper(nnx.Module):
             `encoder_prompt_slots` [B, S], `decoder_prompt_slots` [B, T].
           dropout_key: turns dropout on.
         """
+        return self.logits(self.hidden(batch, dropout_key=dropout_key))
+
+    def hidden(self, batch: Batch, *, dropout_key: Array | None = None) -> Array:
+        """What the head reads of a batch, [B, T, D]."""
         encoder_key, decoder_key = split_key(dropout_key, 2)
         encoded_BSD = self.encode(batch["encoder_input_features"], slots_BS=batch.get("encoder_prompt_slots"), dropout_key=encoder_key)
         return self.decode(batch, encoded_BSD, dropout_key=decoder_key)
@@ -270,7 +274,7 @@ class Whisper(nnx.Module):
         return dropout(stack.norm(x_BSD), config.dropout_rate, final_key)
 
     def decode(self, batch: Batch, encoded_BSD: Array, *, dropout_key: Array | None = None) -> Array:
-        """Logits [B, T, V] of given decoder inputs, all positions at once; keys of `batch` as in `__call__`."""
+        """What the head reads [B, T, D] of given decoder inputs, all positions at once; keys of `batch` as in `__call__`."""
         embed_key, final_key, layers_key = split_key(dropout_key, 3)
         tokens_BT = batch["decoder_input_tokens"]
         self._check_length(tokens_BT.shape[1])
@@ -288,7 +292,7 @@ class Whisper(nnx.Module):
             return block.feed_forward(x_BTD, key=mlp_key), None
 
         x_BTD, _ = self._over_layers(layer, x_BTD, self.decoder, layers_key)
-        return self.embed.logits(dropout(self.decoder.norm(x_BTD), self.config.dropout_rate, final_key))
+        return dropout(self.decoder.norm(x_BTD), self.config.dropout_rate, final_key)
 
     def init_cache(self, encoded_BSD: Array, segment_ids_BS: Array | None = None, *, length: int) -> dict[str, Array]:
         """A cache for `length` decoder positions, with the prefixes and the keys and values of the encoder's output computed once.
@@ -346,7 +350,11 @@ class Whisper(nnx.Module):
         scanned = (prefixes.left_out(layers), *(cache[name] for name in ("self_keys", "self_values", "cross_keys", "cross_values")))
         x_BTD, (keys, values) = jax.lax.scan(layer, x_BTD, scanned, unroll=unrolled(self.config.unroll_layers, stack.num_layers))
         grown = {"self_keys": keys, "self_values": values, "filled": filled + tokens_BT.shape[1]}
-        return self.embed.logits(stack.norm(x_BTD)), cache | grown
+        return self.logits(stack.norm(x_BTD)), cache | grown
+
+    def logits(self, x_BTD: Array) -> Array:
+        """The head: logits [B, T, V] in float32."""
+        return self.embed.logits(x_BTD)
 
     def _with_prompt(self, audio_BSD: Array, slots_BS: Array | None) -> Array:
         """The positions of the audio, in their order, among the rows of the prompt."""
