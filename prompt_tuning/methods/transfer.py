@@ -3,8 +3,9 @@
 Paper: Vu et al. 2022, "SPoT: Better Frozen Model Adaptation through Soft Prompt Transfer" (arXiv:2110.07904).
 
 What this file follows: a target task's prompt starts from a source task's (section 2), from the mean of several, or from a mean weighted
-by how similar their tasks are to the target's (section 3.3); similarity is the cosine of the two prompts averaged over their rows, or the
-mean cosine over all pairs of rows (section 3.2). The target's prompt that is compared is one trained on the target for a while.
+by how similar their tasks are to the target's, of the most similar ones (section 3.3); similarity is the cosine of the two prompts averaged
+over their rows, or the mean cosine over all pairs of rows (section 3.2). The target's prompt that is compared is one trained on the target
+for a while.
 
 Axes: P prompt length (those compared may differ), D model width, V vocabulary.
 """
@@ -65,3 +66,36 @@ class Transfer:
         del key, vocabulary
         prompts = np.stack([load_npy(path, (length, embedding_VD.shape[1])) for path in self.paths])
         return jnp.asarray(np.average(prompts, axis=0, weights=self.weights or None).astype(np.float32))
+
+
+@dataclasses.dataclass(frozen=True)
+class Retrieved:
+    """An initialiser of `Prompt`: the mean of the source prompts most similar to a prompt of the target, weighted by how similar they are.
+
+    Similarities below 0 count as 0; where none is above, those chosen weigh alike.
+
+    Attributes:
+      target: a `.npy` file [P, D] of a prompt trained on the target for a while.
+      paths: those of the sources.
+      top: how many sources are taken.
+      of: see `similarity`.
+    """
+
+    target: str = ""
+    paths: tuple[str, ...] = ()
+    top: int = 3
+    of: Literal["mean_rows", "pairs_of_rows"] = "mean_rows"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "paths", (self.paths,) if isinstance(self.paths, str) else tuple(self.paths))
+        if not self.target or not self.paths:
+            raise UserError("Retrieved: wanted .npy files of the target's prompt and of sources'; set Retrieved.target and Retrieved.paths")
+        if not 1 <= self.top <= len(self.paths):
+            raise UserError(f"Retrieved.top: wanted 1 to {len(self.paths)}, the number of sources, got {self.top}")
+
+    def __call__(self, key: Array, length: int, embedding_VD: Array, vocabulary: Any) -> Array:
+        """Rows [P, D], float32. Raises UserError as `Transfer`."""
+        shape = (length, embedding_VD.shape[1])
+        chosen = ranked(load_npy(self.target, shape), {path: load_npy(path, shape) for path in self.paths}, of=self.of)[: self.top]
+        weights = tuple(max(0.0, score) for _, score in chosen)
+        return Transfer(tuple(path for path, _ in chosen), weights if any(weights) else ())(key, length, embedding_VD, vocabulary)

@@ -1,0 +1,1 @@
+"""Asai et al. 2022, ATTEMPT."""

@@ -1,0 +1,1 @@
+"""Khashabi et al. 2022."""
