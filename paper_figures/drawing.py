@@ -24,6 +24,9 @@ _ALWAYS = {
     "IA3": 6, "frozen": 7, "few-shot": 8,
 }  # fmt: skip
 COLUMNS = ("panel", "series", "source", "x", "value", "low", "high", "runs")
+_MOST_IN_AXES = 5
+# Neighbouring lines, as a share of the axis.
+_APART = 0.006
 OURS, PRINTED, SECONDARY = "ours", "published", "published, second hand"
 
 Kind = Literal["lines", "bars", "scatter", "matrix"]
@@ -142,7 +145,20 @@ def draw(figure: Figure) -> Any:
             _draw_panel(panel, ax, places)
         for ax in axes.flat[len(figure.panels) :]:
             ax.set_axis_off()
+        _say_series(drawn, axes.flat[: len(figure.panels)])
         return drawn
+
+
+def _say_series(drawn: Any, axes: Sequence[Any]) -> None:
+    """A legend in each of the axes, or where the series are many one below them all, so that none covers a mark."""
+    told = [dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True)) for ax in axes]
+    every = {label: handle for each in told for label, handle in each.items()}
+    if len(every) > _MOST_IN_AXES:
+        drawn.legend(every.values(), every.keys(), loc="outside lower center", ncols=min(len(every), 2 * len(axes), 6), frameon=False)
+        return
+    for ax, each in zip(axes, told, strict=True):
+        if len(each) > 1:
+            ax.legend(frameon=False)
 
 
 def _places(series: Iterable[str]) -> dict[str, int]:
@@ -169,6 +185,7 @@ def _draw_panel(panel: Panel, ax: Any, places: dict[str, int]) -> None:
     by_line: dict[tuple[str, str], list[Mark]] = {}
     for each in panel.marks:
         by_line.setdefault((each.series, each.source), []).append(each)
+    every_x = [names.index(each.x) if isinstance(each.x, str) else each.x for each in panel.marks]
     for number, ((series, told), marks) in enumerate(by_line.items()):
         xs = [names.index(each.x) if isinstance(each.x, str) else each.x for each in marks]
         if panel.kind == "bars":
@@ -176,6 +193,8 @@ def _draw_panel(panel: Panel, ax: Any, places: dict[str, int]) -> None:
             xs = [x + (number - (len(by_line) - 1) / 2) * width for x in xs]
             _draw_bars(ax, series, told, xs, marks, places[series], width)
         else:
+            if panel.kind == "lines":
+                xs = _beside(xs, number - (len(by_line) - 1) / 2, every_x, log=panel.log)
             _draw_line(ax, series, told, xs, marks, places[series], joined=panel.kind == "lines")
     if names:
         long = max(map(len, names)) * len(names) > 40
@@ -189,8 +208,14 @@ def _draw_panel(panel: Panel, ax: Any, places: dict[str, int]) -> None:
     if runs:
         told = f"{runs[0]} runs" if len(runs) == 1 else f"{runs[0]} to {runs[-1]} runs"
         ax.annotate(f"{told} a mark", (0.99, 0.01), xycoords="axes fraction", ha="right", va="bottom", fontsize=7, color="#666666")
-    if len(by_line) > 1 or panel.chance is not None:
-        ax.legend(frameon=False)
+
+
+def _beside(xs: Sequence[float], place: float, every_x: Sequence[float], *, log: bool) -> list[float]:
+    """A little left or right of where the marks stand, so that no interval hides another's."""
+    low, high = min(every_x), max(every_x)
+    if log:
+        return [x * (high / low) ** (_APART * place) for x in xs]
+    return [x + _APART * place * (high - low) for x in xs]
 
 
 def _errors(marks: Sequence[Mark]) -> Any:

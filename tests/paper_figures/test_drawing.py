@@ -66,7 +66,8 @@ def check(figure: Figure) -> None:
                 whiskers = [ends(mark) for mark in panel.marks]
                 flat = [number for pair in sorted(bounds_of(ax)) for number in pair]
                 assert flat == pytest.approx([number for pair in sorted(whiskers) for number in pair])
-                shown = {text.get_text() for text in ax.get_legend().get_texts()} if ax.get_legend() else set()
+                legends = [*drawn.legends, *filter(None, [ax.get_legend()])]
+                shown = {text.get_text() for legend in legends for text in legend.get_texts()}
                 lines = {(mark.series, mark.source) for mark in panel.marks}
                 assert len(lines) == 1 or {drawing._label(*line) for line in lines} <= shown
     finally:
