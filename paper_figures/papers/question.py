@@ -6,25 +6,26 @@ import math
 import pathlib
 
 from experiments import methods, mini
+from experiments.question import sweep
 from paper_figures import drawing, results, statistics
 from paper_figures.claims import Claim
 from paper_figures.tables import Table
 
 TITLE = "Prompt tuning or instruction tuning? Nine ways to a task, on one page"
 PAPER = "question"
-AMOUNTS = (16, 256, methods.ALL)
-_UPON = {"method": "prompt", "upon": "other_clusters", "trained_on": methods.TASKS}
+AMOUNTS = sweep.AMOUNTS
+_UPON = {"method": "prompt", "upon": sweep.INSTRUCTED, "trained_on": sweep.TASKS}
 # What tells the rows of each way from the others'; those that take no examples of a task are the same for every amount.
 WAYS: dict[str, dict[str, str | tuple[str, ...]]] = {
     "frozen": {"form": "instructions", "as_it_is": "yes"},
     "few-shot": {"exemplars": "4", "examples": "16"},
-    "instruction tuning": {"form": "instructions", "as_it_is": "", "trained_on": "other_clusters"},
-    "prompt tuning": {"method": "prompt", "upon": "", "trained_on": methods.TASKS},
+    "instruction tuning": {"form": "instructions", "as_it_is": "", "trained_on": sweep.INSTRUCTED},
+    "prompt tuning": {"method": "prompt", "upon": "", "trained_on": sweep.TASKS},
     "prompt on instruction tuning": _UPON,
-    "prefix tuning": {"method": "p_tuning_v2", "trained_on": methods.TASKS},
-    "IA3": {"method": "ia3", "trained_on": methods.TASKS},
-    "LoRA": {"method": "lora", "trained_on": methods.TASKS},
-    "model tuning": {"method": "full", "trained_on": methods.TASKS},
+    "prefix tuning": {"method": "p_tuning_v2", "trained_on": sweep.TASKS},
+    "IA3": {"method": "ia3", "trained_on": sweep.TASKS},
+    "LoRA": {"method": "lora", "trained_on": sweep.TASKS},
+    "model tuning": {"method": "full", "trained_on": sweep.TASKS},
 }
 WITHOUT_EXAMPLES = ("frozen", "few-shot", "instruction tuning")
 _COUNTED = {"prompt tuning": "prompt", "prompt on instruction tuning": "prompt on instruction tuning", "prefix tuning": "p_tuning_v2",
@@ -45,7 +46,7 @@ def scores(way: str, base: str, examples: int = methods.ALL, test: str = "test")
     """A way's accuracies on the test rows, a stratum a task; none where some have not been run. The base as it is has one run of each."""
     found = results.strata(_rows(way, base, examples, test=test, metric="accuracy"))
     runs = 1 if way == "frozen" else len(mini.SEEDS)
-    whole = len(found) == len(methods.TASKS) and all(len(stratum) == runs for stratum in found)
+    whole = len(found) == len(sweep.TASKS) and all(len(stratum) == runs for stratum in found)
     return tuple(map(tuple, found)) if whole else ()
 
 
@@ -81,7 +82,7 @@ def _accuracy() -> drawing.Figure:
         marks = [drawing.mark(way, float(examples), held) for way in WAYS for examples in AMOUNTS if (held := scores(way, base, examples))]
         panels.append(drawing.Panel(f"base of {_NAMES[base]} parameters", "training examples", "accuracy", marks, log=True))
     caption = (
-        "Mean accuracy over three tasks by number of the task's examples, for each base. Frozen, few-shot and instruction tuning are "
+        "Mean accuracy over two tasks by number of the task's examples, for each base. Frozen, few-shot and instruction tuning are "
         "level, for they train on no example of a task (few-shot shows four of 16). Bars are 95% intervals over seeds."
     )
     return drawing.Figure("accuracy", caption, panels)
