@@ -7,6 +7,7 @@ and COPA in equal parts, from `text_classification/{sst2,trec}/train.txt` and `s
 vocabulary `t5x_prompt_tuning/test_data/t5_vocab`; without, tasks of the bundled world. Inputs are cut to 256 tokens. The ways:
 
 - packed: ours, 16 rows of 256 tokens (and of one prompt's length), as many examples as fit;
+- bucketed: ours, 16 examples of similar length (`data/length_buckets.py`), padded to 256, 128, 64 or 32 tokens: the mean over a window;
 - padded: ours, 16 examples, each padded to the longest of the mixture;
 - longest: PEFT, 16 examples, each padded to the longest of the mixture;
 - batch: PEFT, 16 examples, each padded to the longest of its batch: another length each time, the mean over six batches.
@@ -34,8 +35,9 @@ from benchmarks.side_by_side import THREADS, arguments, check_losses, in_turns, 
 
 MODULE = "benchmarks.packing"
 RESULTS = pathlib.Path(__file__).parent / "results" / "packing.csv"
-WAYS = ("packed", "padded", "longest", "batch")
-OURS = ("packed", "padded")
+WAYS = ("packed", "bucketed", "padded", "longest", "batch")
+OURS = ("packed", "bucketed", "padded")
+BUCKETS = 4
 RATE = 1e-4
 BATCHES = 6
 # A choice of the world's tasks for which no data need be at hand: short ones and stories.
@@ -127,38 +129,62 @@ def padded_batches(case: Case) -> list[list[dict[str, Any]]]:
     return [list(itertools.islice(stream, case.rows)) for _ in range(BATCHES)]
 
 
+def bucketed_batches(case: Case) -> list[tuple[int, list[Any]]]:
+    """The bucket and the examples of each batch of the first window."""
+    from prompt_tuning.data import features, length_buckets
+
+    found = length_buckets.batches(
+        examples_of(case),
+        start_step=0,
+        batch_size=case.rows,
+        seed=0,
+        buckets=BUCKETS,
+        input_length=case.input_length,
+        target_length=case.target_length,
+        prompt=features.PromptLayout(case.prompt_length),
+    )
+    return [(bucket, list(examples)) for bucket, examples in itertools.islice(found, length_buckets.WINDOW_BATCHES)]
+
+
 def ours(case: Case, folder: pathlib.Path) -> dict[str, Any]:
     """Steps of this package."""
     from prompt_tuning import environment
 
     environment.settle()
-    from prompt_tuning.data import features
+    from prompt_tuning.data import features, length_buckets
     from prompt_tuning.data.vocabularies import Bytes
     from prompt_tuning.experiment import Experiment
     from prompt_tuning.methods.prompt import Prompt, Uniform
     from prompt_tuning.optimizers import AdamW
 
     method = Prompt(length=case.prompt_length, initializer=Uniform())
-    lengths = {"input_length": case.input_length, "target_length": case.target_length}
-    if case.way == "packed":
-        rows = packed_rows(case)
-    else:
-        rows = [[example] for example in padded_batches(case)[0]]
-        lengths = longest(case)
-    batch = features.layout_rows(rows, prompt=method.layout, **lengths)
-    experiment = Experiment(
-        model=models.our_config("t5", case.sizes, dtype="float32", param_dtype="float32"),
-        vocabulary=Bytes(),
-        method=method,
-        data=None,
-        optimizer=AdamW(learning_rate=RATE),
-        base_checkpoint=str(folder / "t5"),
-        batch_size=case.rows,
-        **lengths,
-    )
-    found = our_steps(experiment, batch, steps=case.steps, started=first_values)
-    seconds = statistics.median(found["steps"])
-    return found | {"examples": sum(map(len, rows)), "tokens": tokens_in(itertools.chain(*rows)), "seconds": seconds}
+    whole = {"input_length": case.input_length, "target_length": case.target_length}
+
+    def steps_on(rows: list[list[Any]], lengths: Mapping[str, int]) -> dict[str, Any]:
+        experiment = Experiment(
+            model=models.our_config("t5", case.sizes, dtype="float32", param_dtype="float32"),
+            vocabulary=Bytes(),
+            method=method,
+            data=None,
+            optimizer=AdamW(learning_rate=RATE),
+            base_checkpoint=str(folder / "t5"),
+            batch_size=case.rows,
+            **lengths,
+        )
+        batch = features.layout_rows(rows, prompt=method.layout, packed=case.way == "packed", **lengths)
+        found = our_steps(experiment, batch, steps=case.steps, started=first_values)
+        return found | {"seconds": statistics.median(found["steps"])}
+
+    if case.way == "bucketed":
+        window = bucketed_batches(case)
+        first = {bucket: [[example] for example in examples] for bucket, examples in reversed(window)}
+        found = {bucket: steps_on(rows, length_buckets.lengths(bucket, **whole)) for bucket, rows in first.items()}
+        seconds = statistics.mean(found[bucket]["seconds"] for bucket, _ in window)
+        tokens = statistics.mean(tokens_in(examples) for _, examples in window)
+        return found[window[0][0]] | {"examples": case.rows, "tokens": tokens, "seconds": seconds}
+    rows = packed_rows(case) if case.way == "packed" else [[example] for example in padded_batches(case)[0]]
+    made = steps_on(rows, whole if case.way == "packed" else longest(case))
+    return made | {"examples": sum(map(len, rows)), "tokens": tokens_in(itertools.chain(*rows))}
 
 
 def tokens_in(examples: Any) -> int:

@@ -52,6 +52,8 @@ class Experiment:
       train_steps, batch_size: steps, and examples (rows where packed) a step over all devices.
       input_length, target_length: tokens; prompts come on top.
       packed: several examples share a row.
+      length_buckets: the rows of a batch are of similar length, and padded to one of so many: the longest, half of it, a quarter and so on.
+        None pads all to the longest.
       seed: of data order, dropout, the method's initialisation and a random base.
       eval_steps, checkpoint_steps, log_steps: how often; 0 is never (an evaluation and a checkpoint always end a run).
       early_stopping_evals: stop after this many evaluations without a better score; 0 is never.
@@ -83,6 +85,7 @@ class Experiment:
     input_length: int = 128
     target_length: int = 32
     packed: bool = False
+    length_buckets: int | None = None
     seed: int = 0
     eval_steps: int = 100
     checkpoint_steps: int = 500
@@ -116,6 +119,11 @@ class Experiment:
                     object.__setattr__(self, name, Prepared(source, self.prepared))
         if self.packed and self.choice_losses is not None:
             raise UserError("packed: wanted False with experiment.Experiment.choice_losses, for the choices of an example share its row")
+        if self.length_buckets is not None and (self.packed or self.length_buckets not in range(2, 9)):
+            raise UserError(
+                f"length_buckets: wanted 2 to 8, or None, and packed = False with it, got {self.length_buckets!r} and {self.packed!r}; "
+                "set experiment.Experiment.length_buckets"
+            )
         if self.early_stopping_evals and not self.eval_steps:
             raise UserError("early_stopping_evals needs evaluations; set EVAL_STEPS to more than 0")
         method = type(self.method).__name__

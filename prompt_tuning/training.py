@@ -65,6 +65,7 @@ def batches(experiment: Experiment, *, start_step: int) -> mixtures.Prefetched:
         seed=experiment.seed,
         start_step=start_step,
         packed=experiment.packed,
+        length_buckets=experiment.length_buckets or 1,
         num_choices=0 if experiment.choice_losses is None else experiment.choice_losses.num_choices,
         shard=(jax.process_index(), jax.process_count()),
     )
@@ -118,7 +119,9 @@ def train(
         built = assembly.assemble(experiment)
         print(trainable.table(built.rows), flush=True)
         program = programs.program(experiment, built)
-        take_step = program.step.lower(program.state, program.frozen, programs.abstract_batch(experiment, built.mesh)).compile()
+        take_step: Callable[..., Any] = program.step
+        if experiment.length_buckets is None:  # Else a program is compiled for each bucket, when its first batch comes.
+            take_step = program.step.lower(program.state, program.frozen, programs.abstract_batch(experiment, built.mesh)).compile()
         assembly.check_vocabulary(experiment)
         evaluate = evaluator(experiment, built.graphdef, built.frozen)
         run = stack.enter_context(Running(experiment, folder, built, program, evaluate, label=label, progress=progress))

@@ -29,6 +29,14 @@ def test_the_longest_is_the_longest_of_what_is_padded():
     assert max(len(example["targets"]) for example in seen) <= lengths["target_length"] <= 16
 
 
+def test_a_window_of_buckets_holds_the_stream():
+    case = packing.Case("bucketed", 3, **TINY)
+    window = packing.bucketed_batches(case)
+    assert len({bucket for bucket, _ in window}) > 1
+    stream = [example["inputs"].tolist() for example, _ in zip(packing.examples_of(case), range(len(window) * case.rows), strict=False)]
+    assert sorted(stream) == sorted(example["inputs"].tolist() for _, examples in window for example in examples)
+
+
 @pytest.mark.slow
 def test_a_quick_run_compares_all_ways(tmp_path):
     pytest.importorskip("peft")
@@ -37,6 +45,6 @@ def test_a_quick_run_compares_all_ways(tmp_path):
     subprocess.run(command, capture_output=True, text=True, check=True)
     with open(output, newline="") as file:
         found = {row["way"]: row for row in csv.DictReader(file)}
-    assert list(found) == ["ours, packed", "ours, padded", "PEFT, longest", "PEFT, batch"]
+    assert list(found) == ["ours, packed", "ours, bucketed", "ours, padded", "PEFT, longest", "PEFT, batch"]
     assert float(found["PEFT, longest"]["to_peft_longest"]) == 1
     assert int(found["ours, packed"]["examples"]) > int(found["ours, padded"]["examples"])

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 
 from prompt_tuning.data import choices, features, lazy_imports, row_tasks
+from prompt_tuning.data import length_buckets as buckets
 from prompt_tuning.data.example_tables import ExampleTable, Shuffled, dataset_of, example_table, no_example, number_of, title_of
 from prompt_tuning.data.prefetch import Prefetched
 from prompt_tuning.errors import UserError
@@ -276,6 +277,7 @@ def training_batches(
     seed: int = 0,
     start_step: int = 0,
     packed: bool = False,
+    length_buckets: int = 1,
     num_choices: int = 0,
     shard: Shard = (0, 1),
     split: str = "train",
@@ -293,6 +295,7 @@ def training_batches(
       seed: of order and mixing.
       start_step: begins with the batch of this step: the same as never interrupted.
       packed: whether a row may hold several examples.
+      length_buckets: to how many lengths batches are padded (`data.length_buckets`); not where packed. Each shard then reads all examples.
       num_choices: where not 0, `choices.layout` lays out the examples, with as many answer choices each; not where packed.
       shard: `(index, shards)`, such as the process index and count. Without packing, the shards' batches of a step together are the batch
         of one shard.
@@ -306,6 +309,8 @@ def training_batches(
         raise UserError(
             f"batch_size: wanted a positive multiple of {shards} (the number of data shards), got {batch_size}; mend BATCH_SIZE"
         )
+    if packed and length_buckets > 1:
+        raise UserError("length_buckets: wanted None where rows are packed; set experiment.Experiment.packed = False")
     rows = batch_size // shards
     lazy_imports.keep_apart()
 
@@ -319,14 +324,14 @@ def training_batches(
 
     def made() -> Iterator[features.Batch]:
         loaded = vocabulary() if callable(vocabulary) else vocabulary
-        skip = 0 if packed else start_step * batch_size
+        first_step = 0 if packed else start_step if length_buckets == 1 else buckets.window_of(start_step)
         examples = mixed_examples(
             source,
             vocabulary=loaded,
             seed=seed,
             split=split,
-            shard=(index, shards),
-            skip=skip,
+            shard=(index, shards) if length_buckets == 1 else (0, 1),
+            skip=first_step * batch_size,
             input_length=input_length,
             target_length=target_length,
             with_choices=num_choices > 0,
@@ -340,8 +345,13 @@ def training_batches(
                     list(itertools.islice(groups, rows)), prompt=prompt, input_length=input_length, target_length=target_length
                 )
         lay_out = functools.partial(choices.layout, num_choices=num_choices) if num_choices else features.layout
+        lengths: Any = {"input_length": input_length, "target_length": target_length}
+        if length_buckets > 1:
+            settings: Any = {"start_step": start_step, "batch_size": batch_size, "seed": seed, "buckets": length_buckets, "prompt": prompt}
+            for bucket, chosen in buckets.batches(examples, **settings, **lengths):
+                yield lay_out(chosen[index::shards], prompt=prompt, **buckets.lengths(bucket, **lengths))
         while True:
-            yield lay_out(list(itertools.islice(examples, rows)), prompt=prompt, input_length=input_length, target_length=target_length)
+            yield lay_out(list(itertools.islice(examples, rows)), prompt=prompt, **lengths)
 
     return Prefetched(make, ahead)
 
