@@ -1,6 +1,7 @@
 """Draws the figures of the papers from their committed results: python -m paper_figures [PAPER ...]
 
-Writes PNG, PDF and CSV into paper_figures/figures, and the figures and verdicts into the README of each paper, between its marks.
+Writes PNG, PDF and CSV into paper_figures/figures, in place of the paper's earlier ones, and the figures and verdicts into the README of
+each paper, between its marks.
 """
 
 import argparse
@@ -75,8 +76,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     for paper in chosen:
         found = module(paper)
         figures, said = found.figures(), found.claims()
-        for figure in figures:
-            drawing.save(figure, FIGURES, paper)
+        drawn = {path for figure in figures for path in drawing.save(figure, FIGURES, paper)}
+        for gone in set(FIGURES.glob(f"{paper}-*")) - drawn:
+            gone.unlink()
         page = readme(paper)
         files.atomic_write(page, with_section(page.read_text(encoding="utf-8"), section(paper, figures, said)))
         print(f"{paper}: {len(figures)} figures, {len(said)} claims")

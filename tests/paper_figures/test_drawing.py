@@ -6,6 +6,7 @@ import math
 import pathlib
 import subprocess
 import sys
+import types
 import warnings
 from typing import Any
 
@@ -175,6 +176,36 @@ def test_figures_need_no_jax() -> None:
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=command.results.ROOT)
     assert said.stdout.strip() == "[]"
+
+
+def test_the_command_draws_writes_the_page_and_removes_what_is_gone(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    figure = Figure("one", "A caption.", [EVERY_KIND[0]])
+    module = types.SimpleNamespace(figures=lambda: [figure], claims=list)
+    page = tmp_path / "README.md"
+    page.write_text("# Title\n\n<!-- results -->\nold\n<!-- /results -->\nrest\n")
+    monkeypatch.setattr(command, "FIGURES", tmp_path / "figures")
+    monkeypatch.setattr(command, "names", lambda: ["paper", "paper_too"])
+    monkeypatch.setattr(command, "module", lambda paper: module)
+    monkeypatch.setattr(command, "readme", lambda paper: page)
+    (tmp_path / "figures").mkdir()
+    for name in ("paper-gone.png", "paper_too-one.png"):
+        (tmp_path / "figures" / name).write_bytes(b"")
+    command.main(["paper"])
+    assert capsys.readouterr().out == "paper: 1 figures, 0 claims\n"
+    assert {path.name for path in (tmp_path / "figures").iterdir()} == {
+        "paper-one.csv", "paper-one.png", "paper-one.pdf", "paper_too-one.png",
+    }  # fmt: skip
+    text = page.read_text()
+    assert text.startswith("# Title\n\n<!-- results -->\n| the paper says") and text.endswith("A caption.\n<!-- /results -->\nrest\n")
+    assert "old" not in text and "![one](figures/paper-one.png)" in text
+
+
+@pytest.mark.parametrize("page", ["no marks", "<!-- results -->", "<!-- /results --><!-- results -->"])
+def test_a_page_without_its_marks_is_refused(page: str) -> None:
+    with pytest.raises(ValueError, match="once each"):
+        command.with_section(page, "text")
 
 
 def test_an_unknown_paper_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
