@@ -5,14 +5,14 @@ from typing import Any
 
 from experiments.points import Point, Tests
 
-# Of 90, 460, 1,900 and 7,600 thousand parameters, pretrained alike (experiments/bases).
-BASES = ("t5_100k", "t5_500k", "t5_2m", "t5_8m")
+# Of 90, 460, 1,900, 3,700 and 7,600 thousand parameters, pretrained alike (experiments/bases).
+BASES = ("t5_100k", "t5_500k", "t5_2m", "t5_mini", "t5_8m")
 SEEDS = (0, 1, 2)
 # Five classification tasks of five clusters, on which a prompt does better than chance and not as well as can be.
 SUITE = ("arithmetic_change", "fact_town_choice", "paraphrase_choice", "sentiment_review", "story_who")
 IN_AND_OUT: Tests = {"test": {}, "out": {"domain": "out"}}
 # Parameters of each base, for figures: `tests/experiments/test_papers.py` counts them.
-PARAMETERS = {"t5_100k": 90_432, "t5_500k": 459_648, "t5_2m": 1_935_616, "t5_8m": 7_607_808}
+PARAMETERS = {"t5_100k": 90_432, "t5_500k": 459_648, "t5_2m": 1_935_616, "t5_mini": 3_739_008, "t5_8m": 7_607_808}
 
 
 def point(

@@ -15,6 +15,7 @@ import contextlib
 import csv
 import dataclasses
 import fcntl
+import functools
 import hashlib
 import json
 import os
@@ -71,9 +72,9 @@ class Point:
 
     @property
     def training(self) -> str:
-        """A hash of all that decides the run, the same on any machine."""
+        """A hash of all that decides the run, the weights of a bundled base among it; the same on any machine."""
         after = {name: point.training for name, point in self.after.items()}
-        return _hash([self.name, self.gin_files, dict(self.bindings), self.trained, after])
+        return _hash([self.name, self.gin_files, dict(self.bindings), self.trained, after, [_weights(name) for name in self.gin_files]])
 
     @property
     def config(self) -> str:
@@ -92,6 +93,13 @@ class Point:
                 value = value.replace(f"{{{told}}}", str(workdir / point.name))
             lines.append(f"{name} = {value}")
         return lines
+
+
+@functools.cache
+def _weights(gin_file: str) -> str:
+    """A hash of the weights of the bundled base that a gin file names; empty for any other file."""
+    path = ROOT / "prompt_tuning" / "assets" / pathlib.PurePath(gin_file).stem / "model.safetensors"
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:12] if gin_file.startswith("configs/models/") and path.exists() else ""
 
 
 def _hash(said: Any) -> str:
@@ -116,6 +124,7 @@ def main(points: Sequence[Point], folder: str | os.PathLike[str], *, argv: Seque
     parser.add_argument("--only", default="", metavar="REGEX", help="points whose name it is found in, and what they need")
     parser.add_argument("--together", type=int, default=8, metavar="N", help="most runs in one program (default 8)")
     parser.add_argument("--again", action="store_true", help="also what the results have")
+    parser.add_argument("--prune", action="store_true", help="drop the results of points that are gone or have changed, and run nothing")
     parser.add_argument("--list", action="store_true", help="say what there is to do, and do nothing")
     flags = parser.parse_args(argv)
     environment.settle(may_restart=argv is None)
@@ -125,7 +134,9 @@ def main(points: Sequence[Point], folder: str | os.PathLike[str], *, argv: Seque
             chosen = [point for point in points if _pattern(flags.only).search(point.name)]
             if not chosen:
                 raise UserError(f"--only={flags.only}: no point is called so; --list names them")
-            if flags.list:
+            if flags.prune:
+                prune(flags.output, points)
+            elif flags.list:
                 done = finished(flags.output)
                 print("\n".join(f"{'done' if point.config in done else 'to do':5} {point.name}" for point in chosen))
             else:
@@ -274,6 +285,15 @@ def read(path: str | os.PathLike[str]) -> list[Row]:
 def finished(output: pathlib.Path) -> set[str]:
     """Hashes of the points that a results file has."""
     return {row["config"] for row in read(output)}
+
+
+def prune(output: pathlib.Path, points: Sequence[Point]) -> None:
+    """Takes rows out of a results file whose hash is no point's any more."""
+    rows, there = read(output), {point.config for point in points}
+    kept = [row for row in rows if row["config"] in there]
+    if rows:
+        files.write_csv(output, kept, list(rows[0]))
+    print(f"{len(rows) - len(kept)} of {len(rows)} rows dropped; {output}")
 
 
 def factors_of(row: Mapping[str, str]) -> frozenset[tuple[str, str]]:

@@ -14,7 +14,8 @@ from prompt_tuning import cli, environment
 from prompt_tuning.errors import Interrupted, UserError, reported
 
 SIZES = ("t5_100k", "t5_500k", "t5_2m", "t5_8m")
-SPAN_STEPS, LM_STEPS = 800, 4000
+# As t5_mini was pretrained, which stands between the last two.
+SPAN_STEPS, LM_STEPS = 800, 18_000
 ASSETS = pathlib.Path(__file__).parents[2] / "prompt_tuning" / "assets"
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from experiments import mini, points
 from experiments.points import Point
+from prompt_tuning import files
 from prompt_tuning.errors import UserError
 
 TINY = {"TRAIN_STEPS": "2", "BATCH_SIZE": "4", "INPUT_LENGTH": "32", "NUM_TRAIN": "16", "NUM_VALIDATION": "4", "EVAL_STEPS": "0"}
@@ -159,6 +160,31 @@ def test_a_point_may_be_needed_with_fewer_tests_than_it_is_scored_on() -> None:
     points.check_names([plain("b", after={"x": dataclasses.replace(whole, tests={})}), whole, whole])
 
 
+def test_the_hash_holds_the_weights_of_a_bundled_base(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(points, "ROOT", tmp_path)
+    weights = tmp_path / "prompt_tuning" / "assets" / "t5_x" / "model.safetensors"
+    weights.parent.mkdir(parents=True)
+    point = plain("a")
+    of_base = dataclasses.replace(point, gin_files=("configs/models/t5_x.gin",))
+    found = set()
+    for content in (b"first", b"second"):
+        weights.write_bytes(content)
+        points._weights.cache_clear()
+        found.add((of_base.config, point.config))
+    points._weights.cache_clear()
+    assert len({base for base, _ in found}) == 2
+    assert len({other for _, other in found}) == 1
+
+
+def test_rows_of_points_that_changed_are_dropped_when_asked(tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kept, changed = plain("a"), plain("b")
+    rows = [{"name": each.factors["name"], "seed": "0", "value": "0.5", "config": each.config} for each in (kept, changed)]
+    files.write_csv(tmp_path / "results.csv", rows)
+    points.main([kept, dataclasses.replace(changed, bindings={"SEED": "1"})], tmp_path, argv=["--prune"])
+    assert points.read(tmp_path / "results.csv") == rows[:1]
+    assert "1 of 2 rows dropped" in capsys.readouterr().out
+
+
 def test_the_hash_is_of_all_that_a_point_says() -> None:
     point = plain("a")
     others = [
@@ -171,7 +197,7 @@ def test_the_hash_is_of_all_that_a_point_says() -> None:
         dataclasses.replace(point, trained=False),
     ]
     assert len({each.config for each in (point, *others)}) == len(others) + 1
-    assert point.config == plain("a").config == "33451edc96cd", "the same on any machine and in any year"
+    assert point.config == plain("a").config == "6e0e7c57b02e", "the same on any machine and in any year"
     assert len({each.training for each in (point, *others)}) == len(others) - 1, "tests and measures don't change what is trained"
 
 
