@@ -12,11 +12,10 @@ from experiments import mini, points
 from experiments.spot2022 import sweep as spot
 from prompt_tuning.data.world import definitions
 
-BASE = "t5_500k"
-# Those that a prompt on this base gets above chance.
+BASE = "t5_mini"
 TASKS = spot.TARGETS
-SIZES = mini.BASES[1:3]
-SHORT = {"TRAIN_STEPS": "150", "EVAL_STEPS": "75", "NUM_VALIDATION": "50"}
+SIZES = mini.BASES[1:4]
+SHORT = {"TRAIN_STEPS": "200", "BATCH_SIZE": "8", "NUM_VALIDATION": "50"}
 # The paper's.
 GAMMA = 0.01
 GAMMAS = (0.0, 0.01, 1.0)

@@ -22,6 +22,7 @@ PAIRS = (
     ("t5_500k", EARLY),
     ("t5_500k", "t5_2m"),
     ("t5_2m", "t5_500k"),
+    ("t5_2m", "t5_mini"),
 )
 MAPS = ("linear", "combination", "network")
 _TEST: points.Tests = {"test": {}}

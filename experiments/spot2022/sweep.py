@@ -6,14 +6,14 @@ from typing import Any
 
 from experiments import mini, points
 
-BASE = "t5_500k"
-# Tasks that a prompt on this base gets above chance.
-TARGETS = ("arithmetic_next", "inference_opposite", "sentiment_word")
+BASE = "t5_mini"
+# Of the suite.
+TARGETS = ("arithmetic_change", "sentiment_review", "story_who")
 # A task of each target's cluster, and three of clusters that no target is of.
-SOURCES = ("arithmetic_change", "inference_odd", "sentiment_review", "fact_job_choice", "ordering_first", "word_pick")
-FEW = {"NUM_TRAIN": "64", "TRAIN_STEPS": "100", "BATCH_SIZE": "8", "EVAL_STEPS": "50", "NUM_VALIDATION": "50"}
-SOURCE = {"TRAIN_STEPS": "200", "NUM_VALIDATION": "50"}
-MIXED = {"TRAIN_STEPS": "300", "NUM_VALIDATION": "50"}
+SOURCES = ("arithmetic_next", "sentiment_word", "story_where", "inference_opposite", "ordering_first", "word_pick")
+FEW = {"NUM_TRAIN": "64", "TRAIN_STEPS": "60", "BATCH_SIZE": "8", "EVAL_STEPS": "30", "NUM_VALIDATION": "50"}
+SOURCE = {"TRAIN_STEPS": "150", "EVAL_STEPS": "75", "NUM_VALIDATION": "50"}
+MIXED = {"TRAIN_STEPS": "300", "EVAL_STEPS": "150", "NUM_VALIDATION": "50"}
 TOP = 3
 _TEST: points.Tests = {"test": {}}
 

@@ -11,8 +11,8 @@ from typing import Any
 from experiments import mini, points
 from experiments.vu2022b import conclusions
 
-BASES = mini.BASES[:3]
-MIDDLE = BASES[1]
+BASES = mini.BASES[:4]
+MIDDLE = "t5_mini"
 LENGTHS = (1, 20, 100)
 TESTS: points.Tests = {"english": {"language": "english"}, "tavi": {"language": "tavi"}}
 

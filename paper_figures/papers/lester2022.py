@@ -54,7 +54,7 @@ def figures() -> list[drawing.Figure]:
         "Prompts of one base made into prompts of another by maps between their embeddings, without training there, beside the base as it "
         "is and a prompt tuned on it. Early: after 500 steps of LM adaptation. The paper's values could not be read."
     )
-    panel = drawing.Panel("the world's suite", "from which base to which", "accuracy", marks, kind="bars")
+    panel = drawing.Panel("three tasks of the world", "from which base to which", "accuracy", marks, kind="scatter")
     return [drawing.Figure("pairs", caption, [panel])]
 
 
