@@ -7,6 +7,7 @@ import argparse
 import json
 import os
 import pathlib
+import shutil
 import signal
 import socket
 import stat
@@ -73,12 +74,13 @@ def free_port():
 def arguments(folder, workdir, steps=STEPS):
     files = tiny_run.write_gin(folder)
     settings = [f"TRAIN_STEPS={steps}", "BATCH_SIZE=8", "EVAL_STEPS=15", "CHECKPOINT_STEPS=0", "experiment.Experiment.log_steps=1"]
+    settings.append("evaluation.Evaluation.batch_size=8")  # As many as devices: each has a row of its own.
     return [*tiny_run.arguments(files), *(f"--gin.{setting}" for setting in settings), f"--workdir={workdir}"]
 
 
-def by_hand(count, devices, command):
+def by_hand(count, devices, command, module="prompt_tuning.train"):
     return subprocess.Popen(
-        [str(LAUNCH / "by_hand.sh"), str(count), "prompt_tuning.train", *command],
+        [str(LAUNCH / "by_hand.sh"), str(count), module, *command],
         env=environment(DEVICES=str(devices), PORT=str(free_port())),
         cwd=ROOT,
         stdout=subprocess.PIPE,
@@ -96,9 +98,9 @@ def finished(process, status=0):
     return output
 
 
-def alone(devices, command):
+def alone(devices, command, module="prompt_tuning.train"):
     run = subprocess.run(
-        [sys.executable, "-m", "prompt_tuning.train", *command],
+        [sys.executable, "-m", module, *command],
         env=environment(JAX_NUM_CPU_DEVICES=str(devices)),
         cwd=ROOT,
         capture_output=True,
@@ -116,16 +118,16 @@ def losses(workdir, split="train"):
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
-    """A run of two processes with two devices each, and what it said."""
+    """A run of two processes with four devices each, and what it said."""
     folder = tmp_path_factory.mktemp("two")
-    output = finished(by_hand(2, 2, arguments(folder, folder / "run")))
+    output = finished(by_hand(2, 4, arguments(folder, folder / "run")))
     return folder / "run", output
 
 
 def test_two_processes_train_as_one(two, tmp_path):
     """The same rows, summed in another order: the losses agree to float rounding over 30 steps of AdamW."""
     workdir, output = two
-    alone(4, arguments(tmp_path, tmp_path / "one"))
+    alone(8, arguments(tmp_path, tmp_path / "one"))
     ours, theirs = losses(workdir), losses(tmp_path / "one")
     assert list(ours) == list(theirs) == list(range(1, STEPS + 1))
     np.testing.assert_allclose([*ours.values()], [*theirs.values()], rtol=1e-5)
@@ -139,10 +141,10 @@ def test_two_processes_train_as_one(two, tmp_path):
 
 @pytest.mark.slow
 def test_a_run_that_is_stopped_goes_on_bit_for_bit(two, tmp_path):
-    """SIGTERM to one process alone: both save the same step, and the same command goes on."""
+    """SIGTERM to one process alone: both save the same step, and the same command goes on; one process of as many devices does too."""
     workdir = tmp_path / "run"
     command = arguments(tmp_path, workdir)
-    process = by_hand(2, 2, command)
+    process = by_hand(2, 4, command)
     began = time.monotonic()
     while not (workdir / "metrics.jsonl").exists() or len((workdir / "metrics.jsonl").read_text().splitlines()) < 5:
         assert process.poll() is None, process.communicate()[0]
@@ -154,9 +156,32 @@ def test_a_run_that_is_stopped_goes_on_bit_for_bit(two, tmp_path):
     output = finished(process, status=143)
     assert output.count("the same command resumes") >= 1
     assert not (workdir / "results.json").exists()
-    finished(by_hand(2, 2, command))
+    shutil.copytree(workdir, tmp_path / "copy")
+    finished(by_hand(2, 4, command))
     assert losses(workdir) == losses(two[0])
     assert (workdir / "prompt.npy").read_bytes() == (two[0] / "prompt.npy").read_bytes()
+    alone(8, arguments(tmp_path, tmp_path / "copy"))
+    np.testing.assert_allclose([*losses(tmp_path / "copy").values()], [*losses(two[0]).values()], rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_two_processes_evaluate_as_one(two, tmp_path):
+    """Ranked and generated, on a split that training did not see."""
+    one, several = tmp_path / "one", tmp_path / "several"
+    for workdir in (one, several):
+        shutil.copytree(two[0], workdir)
+    said = finished(by_hand(2, 4, [f"--workdir={several}", "--split=test"], module="prompt_tuning.evaluate"))
+    alone(1, [f"--workdir={one}", "--split=test"], module="prompt_tuning.evaluate")
+    assert said.count("predictions-best-test.jsonl") == 1, "one process writes and speaks"
+    found, wanted = (json.loads((workdir / "evaluation-best-test.json").read_text()) for workdir in (several, one))
+    assert found["metrics"] == wanted["metrics"]
+    predictions, others = (
+        [json.loads(line) for line in (workdir / "predictions-best-test.jsonl").read_text().splitlines()] for workdir in (several, one)
+    )
+    assert len(predictions) == len(others) == 6
+    for ours, theirs in zip(predictions, others, strict=True):
+        for name, value in theirs.items():
+            assert ours[name] == (pytest.approx(value, rel=1e-5) if name == "scores" else value), name
 
 
 @pytest.mark.slow
