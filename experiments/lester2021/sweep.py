@@ -11,19 +11,16 @@ from experiments.points import Point
 
 # Three tasks of the suite, of three clusters: those whose inputs in the other domain are not cut.
 TASKS = ("arithmetic_change", "fact_town_choice", "sentiment_review")
-# With class labels: tasks whose answer choices are the same in every row.
-LABELS = {
-    "arithmetic_change": ("fewer", "the same", "more"),
-    "paraphrase_same": ("different", "same"),
-    "sentiment_review": ("negative", "positive"),
-}
+ALL = "all_three"
 LENGTHS = (1, 5, 20, 100)
+# With class labels: tasks whose answer choices are the same in every row.
+LABELS = {"arithmetic_change": ("fewer", "the same", "more"), "sentiment_review": ("negative", "positive")}
+# What the first panels of figure 3 are on; the paper has them on every size and task.
+ABLATED, ABLATED_TASKS = ("t5_500k", "t5_mini"), tuple(LABELS)
 # The base of the ablations of pretraining, and how long it was adapted in each; LM_STEPS is the bundled one.
-ADAPTED, ADAPTED_STEPS = "t5_500k", (0, 500, LM_STEPS)
-# What figure 3's other panels are on; the paper has them on every size.
-ABLATED = ("t5_100k", "t5_500k")
+ADAPTED, ADAPTED_STEPS = "t5_500k", (0, 500, 1500, 6000, LM_STEPS)
 EXEMPLARS = 4
-MEMBERS, ENSEMBLED = 5, "t5_500k"
+MEMBERS, ENSEMBLED, ENSEMBLED_TASKS = 5, "t5_mini", ("arithmetic_change",)
 
 
 def sizes() -> list[Point]:
@@ -33,7 +30,7 @@ def sizes() -> list[Point]:
         for seed in mini.SEEDS:
             for method in ("prompt", "full"):
                 found += [mini.point(base, method, task, seed) for task in TASKS]
-            found.append(mini.point(base, "full", TASKS, seed, bindings={"TRAIN_STEPS": "900"}))
+            found.append(mini.point(base, "full", TASKS, seed, factors={"trained_on": ALL}, bindings={"TRAIN_STEPS": "900"}))
     return found
 
 
@@ -45,7 +42,7 @@ def few_shot() -> list[Point]:
             "full",
             TASKS,
             seed,
-            factors={"exemplars": EXEMPLARS},
+            factors={"trained_on": ALL, "exemplars": EXEMPLARS},
             bindings={"EXEMPLARS": str(EXEMPLARS), "INPUT_LENGTH": "144", "world.World.seed": str(seed)},
             tests={"test": {}},
             trained=False,
@@ -61,24 +58,26 @@ def lengths() -> list[Point]:
         mini.point(base, "prompt", task, seed, factors={"length": length}, bindings={"PROMPT_LENGTH": str(length)})
         for base in ABLATED
         for length in LENGTHS
-        for task in TASKS
+        for task in ABLATED_TASKS
         for seed in mini.SEEDS
         if length != 20
     ]
 
 
 def initialisations() -> list[Point]:
-    """Figure 3(b): a prompt that begins from noise, from words or from the class labels."""
+    """Figure 3(b): a prompt that begins from noise or from the class labels; those that begin from any words are the ones of `sizes`."""
     found = []
-    for base in ABLATED:
-        for task, labels in LABELS.items():
-            ways = {
-                "uniform": {"prompt.Prompt.initializer": "@prompt.Uniform()"},
-                "labels": {"prompt.Prompt.initializer": "@prompt.ClassLabels()", "prompt.ClassLabels.labels": repr(labels)},
-            }
-            for seed in mini.SEEDS:
-                found += [mini.point(base, "prompt", task, seed, factors={"begins": way}, bindings=says) for way, says in ways.items()]
-                found.append(mini.point(base, "prompt", task, seed))
+    for task, labels in LABELS.items():
+        ways = {
+            "uniform": {"prompt.Prompt.initializer": "@prompt.Uniform()"},
+            "labels": {"prompt.Prompt.initializer": "@prompt.ClassLabels()", "prompt.ClassLabels.labels": repr(labels)},
+        }
+        found += [
+            mini.point(base, "prompt", task, seed, factors={"begins": way}, bindings=says)
+            for base in ABLATED
+            for way, says in ways.items()
+            for seed in mini.SEEDS
+        ]
     return found
 
 
@@ -123,7 +122,7 @@ def _pretrained(objective: str, steps: int, *, after: Point | None = None) -> Po
 def ensembles() -> list[Point]:
     """Table 3: prompts of one task that differ in their seed, by themselves and as they vote; no two ensembles share a prompt."""
     found = []
-    for task in TASKS:
+    for task in ENSEMBLED_TASKS:
         for number in mini.SEEDS:
             seeds = range(number * MEMBERS, (number + 1) * MEMBERS)
             members = {f"member{seed}": mini.point(ENSEMBLED, "prompt", task, seed) for seed in seeds}
