@@ -14,13 +14,13 @@ from paper_figures.tables import Table
 TITLE = "Prompt tuning or instruction tuning? Nine ways to a task, on one page"
 PAPER = "question"
 AMOUNTS = sweep.AMOUNTS
-_UPON = {"method": "prompt", "upon": sweep.INSTRUCTED, "trained_on": sweep.TASKS}
+_UPON = {"method": "prompt", "start": "instructions", "trained_on": sweep.TASKS}
 # What tells the rows of each way from the others'; those that take no examples of a task are the same for every amount.
 WAYS: dict[str, dict[str, str | tuple[str, ...]]] = {
     "frozen": {"form": "instructions", "as_it_is": "yes"},
     "few-shot": {"exemplars": "4", "examples": "16"},
-    "instruction tuning": {"form": "instructions", "as_it_is": "", "trained_on": sweep.INSTRUCTED},
-    "prompt tuning": {"method": "prompt", "upon": "", "trained_on": sweep.TASKS},
+    "instruction tuning": {"form": "instructions", "as_it_is": "", "trained_on": "6_clusters"},
+    "prompt tuning": {"method": "prompt", "start": "", "trained_on": sweep.TASKS},
     "prompt on instruction tuning": _UPON,
     "prefix tuning": {"method": "p_tuning_v2", "trained_on": sweep.TASKS},
     "IA3": {"method": "ia3", "trained_on": sweep.TASKS},
@@ -56,10 +56,14 @@ def paired(way: str, base: str, examples: int = methods.ALL, test: str = "test")
 
 
 def forgotten(way: str, base: str) -> list[list[float]]:
-    """Nats per token of held-out prose that a way loses over the base as it is, with all examples, a stratum a task."""
+    """Nats per token of held-out prose that a way loses over the base as it is, with all examples, a stratum a task; none where some have
+    not been run."""
     as_it_is = _rows("frozen", base, 0, test="prose")
     found = results.strata(_rows(way, base, methods.ALL, test="prose"), by="trained_on")
-    return [[value - float(as_it_is[0]["value"]) for value in stratum] for stratum in found] if as_it_is else []
+    tasks = 1 if way in WITHOUT_EXAMPLES else len(sweep.TASKS)
+    if not as_it_is or len(found) != tasks or any(len(stratum) != len(mini.SEEDS) for stratum in found):
+        return []
+    return [[value - float(as_it_is[0]["value"]) for value in stratum] for stratum in found]
 
 
 def _less(first: statistics.Strata, second: statistics.Strata) -> list[list[float]]:
