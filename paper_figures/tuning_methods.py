@@ -21,7 +21,9 @@ NAMES = {
 }
 # Factors of the papers' points beside base, method, task and seed; a run that lacks one has the method's own setting.
 _FACTORS = ("examples", "rank", "matrices", "losses", "width", "length", "network", "as_it_is")
-PARAMETERS, EXAMPLES, ACCURACY = "trained parameters", "training examples", "accuracy"
+PARAMETERS, EXAMPLES = "trained parameters", "training examples"
+# One of three answers is right in the one task, one of two in the other.
+GUESSING = (1 / 3 + 1 / 2) / 2
 _SIZES = {"K": 1e3, "M": 1e6, "B": 1e9}
 
 
@@ -73,7 +75,12 @@ def cost(paper: str, title: str, compared: Sequence[str], *, test: str = "test",
     if base := scores(paper, "full", test=test, as_it_is="yes"):
         ends = [float(each.x) for each in marks]
         marks += [drawing.mark("frozen", x, base) for x in (min(ends), max(ends))]
-    return drawing.Panel(title, PARAMETERS, ACCURACY, marks, log=True)
+    return panel(title, PARAMETERS, marks, log=True)
+
+
+def panel(title: str, x_label: str, marks: Sequence[drawing.Mark], *, kind: drawing.Kind = "lines", log: bool = False) -> drawing.Panel:
+    """A panel of our accuracies."""
+    return drawing.Panel(title, x_label, "mean accuracy of two tasks", marks, kind=kind, log=log, chance=GUESSING)
 
 
 def line(paper: str, method: str, name: str, by: str, xs: Iterable[int], *, standard: int, test: str = "test") -> list[drawing.Mark]:

@@ -33,7 +33,7 @@ def _widths() -> drawing.Figure:
             if held := ours.scores(_PAPER, method, test=test):
                 share = 100 * ours.trained(_PAPER, method) / mini.PARAMETERS[methods.BASE]
                 marks.append(drawing.mark(ours.NAMES[method], share, held))
-        panels.append(drawing.Panel(f"the world's suite, {title}", "trained parameters, % of the base", ours.ACCURACY, marks, log=True))
+        panels.append(ours.panel(f"the world, {title}", "trained parameters, % of the base", marks, log=True))
     printed = []
     for row in results.published("houlsby2019_table1_glue"):
         share = re.search(r"trained per task ([\d.]+)%", row["note"])

@@ -12,7 +12,7 @@ from paper_figures.claims import Claim
 TITLE = "Hu et al. 2021: LoRA, low-rank adaptation of large language models"
 _PAPER = "lora2021"
 _COMPARED = ("full", "lora", "adapter", "p_tuning_v2", "prompt")
-_MATRICES = {"q": "queries, rank 16", "qv": "and values, rank 8", "qkvo": "all four, rank 4"}
+_MATRICES = {"q": "queries, rank 16", "qv": "queries and values, rank 8", "qkvo": "all four, rank 4"}
 _LEAST = methods.FEW
 # What the paper calls what is ours under another name.
 _OURS = {"full fine-tuning": "model tuning", "PrefixEmbed": "prompt tuning", "PrefixLayer": "P-tuning v2", "AdapterH": "adapters"}
@@ -42,7 +42,7 @@ def _cost() -> drawing.Figure:
         "embeddings, its PrefixLayer activations in every layer."
     )
     panels = [
-        ours.cost(_PAPER, "the world's suite, 2,000 examples", _COMPARED),
+        ours.cost(_PAPER, "the world, 2,000 examples", _COMPARED),
         drawing.Panel("GPT-3 175B, MNLI-m", ours.PARAMETERS, "accuracy, %", gpt3, kind="scatter", log=True),
         drawing.Panel("RoBERTa base, GLUE", ours.PARAMETERS, "average score, %", roberta, kind="scatter", log=True),
     ]
@@ -64,7 +64,7 @@ def _low_data() -> drawing.Figure:
         "Table 16: score by number of training examples. Ours have the same examples for every seed; seeds are of order and first values."
     )
     panels = [
-        drawing.Panel("the world's suite", ours.EXAMPLES, ours.ACCURACY, marks, log=True),
+        ours.panel("the world", ours.EXAMPLES, marks, log=True),
         drawing.Panel("GPT-3 175B, MNLI-m", ours.EXAMPLES, "accuracy, %", printed, log=True),
     ]
     return ours.drawn("low_data", caption, panels)
@@ -78,7 +78,7 @@ def _ranks() -> drawing.Figure:
             matrices = {"Wq,Wv": "queries and values", "Wq": "queries", "Wq,Wk,Wv,Wo": "all four"}[found[1]]
             theirs.append(drawing.Mark(matrices, float(found[2]), float(row["value"]), source=drawing.source(row["verified"])))
     panels = [
-        drawing.Panel("the world's suite", "rank", ours.ACCURACY, marks, log=True),
+        ours.panel("the world", "rank", marks, log=True),
         drawing.Panel("GPT-3 175B, MNLI", "rank", "accuracy, %", theirs, log=True),
     ]
     return ours.drawn("ranks", "Table 6: score by rank.", panels)
@@ -91,7 +91,7 @@ def _matrices() -> drawing.Figure:
         label = row["method"].removeprefix("LoRA ").removesuffix(" (18M)")
         theirs.append(drawing.Mark("LoRA", label, float(row["value"]), source=drawing.source(row["verified"])))
     panels = [
-        drawing.Panel("the world's suite", "matrices", ours.ACCURACY, marks, kind="scatter"),
+        ours.panel("the world", "matrices", marks, kind="scatter"),
         drawing.Panel("GPT-3 175B, MNLI", "matrices", "accuracy, %", theirs, kind="scatter"),
     ]
     return ours.drawn("matrices", "Table 5: which matrices are tuned with one number of trained parameters.", panels)

@@ -30,7 +30,7 @@ def _methods() -> drawing.Figure:
     ]
     seen = ours.printed(results.published("prefix2021_table2_3_xsum"), series="task", x="method")
     panels = [
-        drawing.Panel("the world's suite", "what is tuned", ours.ACCURACY, marks, kind="scatter"),
+        ours.panel("the world", "what is tuned", marks, kind="scatter"),
         drawing.Panel("GPT-2 medium, E2E", "what is tuned", "BLEU", _printed("prefix2021_table1_table_to_text"), kind="scatter"),
         drawing.Panel(
             "GPT-2 medium, E2E", "where vectors are tuned", "BLEU", _printed("prefix2021_table4_embedding_only_infix"), kind="scatter"
@@ -48,7 +48,7 @@ def _lengths() -> drawing.Figure:
     panels = []
     for test, title in _TESTS.items():
         marks = ours.line(_PAPER, "prefix", "prefix tuning", "length", sweep.LENGTHS, standard=20, test=test)
-        panels.append(drawing.Panel(f"the world's suite, {title}", "length of the prefix", ours.ACCURACY, marks, log=True))
+        panels.append(ours.panel(f"the world, {title}", "length of the prefix", marks, log=True))
     return ours.drawn("lengths", "Figure 4: score by length of the prefix; the paper prints no values.", panels)
 
 
@@ -60,7 +60,7 @@ def _low_data() -> drawing.Figure:
         "Figure 3: score by number of training examples; the paper prints no values. Every seed has the same examples; seeds are of order "
         "and first values."
     )
-    return ours.drawn("low_data", caption, [drawing.Panel("the world's suite", ours.EXAMPLES, ours.ACCURACY, marks, log=True)])
+    return ours.drawn("low_data", caption, [ours.panel("the world", ours.EXAMPLES, marks, log=True)])
 
 
 def claims() -> list[Claim]:

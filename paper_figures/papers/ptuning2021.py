@@ -29,7 +29,7 @@ def _networks() -> drawing.Figure:
         marks.append(drawing.mark("no example", "frozen", held))
     theirs = ours.printed(results.published("ptuning_v1_2021_tables3_4_5_superglue"), series="model", x="method")
     panels = [
-        drawing.Panel("the world's suite", "what is tuned", ours.ACCURACY, marks, kind="scatter"),
+        ours.panel("the world", "what is tuned", marks, kind="scatter"),
         drawing.Panel("SuperGLUE", "what is tuned", "average score, %", theirs, kind="scatter"),
     ]
     caption = (

@@ -25,7 +25,7 @@ def _sizes() -> drawing.Figure:
     ]
     theirs = ours.printed(results.published("ptuningv2_repo_reproduced"), series="model", x="task")
     panels = [
-        drawing.Panel("the world's suite", "parameters of the base", ours.ACCURACY, marks, log=True),
+        ours.panel("the world", "parameters of the base", marks, log=True),
         drawing.Panel("P-tuning v2, SuperGLUE", "task", "score, %", theirs, kind="scatter"),
     ]
     caption = (
@@ -39,7 +39,7 @@ def _lengths() -> drawing.Figure:
     panels = []
     for test, title in (("test", "in domain"), ("out", "out of domain")):
         marks = ours.line(_PAPER, "p_tuning_v2", "P-tuning v2", "length", sweep.LENGTHS, standard=20, test=test)
-        panels.append(drawing.Panel(f"the world's suite, {title}", "length", ours.ACCURACY, marks, log=True))
+        panels.append(ours.panel(f"the world, {title}", "length", marks, log=True))
     return ours.drawn("lengths", "Score by length of the prompts; the paper draws it for single tasks and prints no values.", panels)
 
 

@@ -58,8 +58,8 @@ def test_what_two_papers_have_is_scored_once(tmp_path):
     assert [row["value"] for row in points.read(tmp_path / "one" / "results.csv")] == ["2"]
 
 
-def test_the_tasks_are_those_of_lester_et_al():
-    assert importlib.import_module("experiments.lester2021.sweep").TASKS == methods.TASKS
+def test_the_tasks_are_some_of_lester_et_al():
+    assert set(methods.TASKS) < set(importlib.import_module("experiments.lester2021.sweep").TASKS)
 
 
 def test_few_examples_are_told_and_all_are_not():
