@@ -10,7 +10,7 @@ TITLE = "Chung et al. 2022: scaling instruction-finetuned language models"
 _PAPER = "chung2022"
 # Tasks in the first so many clusters: experiments/instructions.py.
 _TASKS = {1: 5, 3: 14, 6: 24}
-_NAMES = {base: base.replace("t5_", "").replace("k", " thousand").replace("m", " million") for base in mini.BASES}
+_NAMES = {base: f"{mini.PARAMETERS[base] / 1e6:.1f} million" for base in mini.BASES}
 
 
 def figures() -> list[drawing.Figure]:
