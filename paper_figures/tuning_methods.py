@@ -22,8 +22,8 @@ NAMES = {
 # Factors of the papers' points beside base, method, task and seed; a run that lacks one has the method's own setting.
 _FACTORS = ("examples", "rank", "matrices", "losses", "width", "length", "network", "as_it_is")
 PARAMETERS, EXAMPLES = "trained parameters", "training examples"
-# One of three answers is right in the one task, one of two in the other.
-GUESSING = (1 / 3 + 1 / 2) / 2
+# One of three answers is right in the one task, one of four in the other.
+GUESSING = (1 / 3 + 1 / 4) / 2
 _SIZES = {"K": 1e3, "M": 1e6, "B": 1e9}
 
 

@@ -58,8 +58,16 @@ def test_what_two_papers_have_is_scored_once(tmp_path):
     assert [row["value"] for row in points.read(tmp_path / "one" / "results.csv")] == ["2"]
 
 
-def test_the_tasks_are_some_of_lester_et_al():
-    assert set(methods.TASKS) < set(importlib.import_module("experiments.lester2021.sweep").TASKS)
+def test_guessing_is_what_the_tasks_say():
+    from prompt_tuning.data.tasks import world
+    from prompt_tuning.data.world import catalogue
+
+    found = []
+    for name in methods.TASKS:
+        rows = world.text_rows(catalogue.task(name), world.World(task_list=(name,), num_test=50), "test")
+        (choices,) = {len(row.answer_choices) for row in rows}
+        found.append(1 / choices)
+    assert sum(found) / len(found) == pytest.approx(tuning_methods.GUESSING)
 
 
 def test_few_examples_are_told_and_all_are_not():
