@@ -122,6 +122,7 @@ def gradient_of(model: Any, method: Method) -> Any:
 def cut_finely(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(losses, "_LEAST_BYTES", 0)
     monkeypatch.setattr(losses, "_CHUNK_BYTES", 2 * 4 * ROWS * CONFIG.vocab_size)
+    monkeypatch.setattr(losses, "_CHUNK_TOKENS", 1)
 
 
 DECODER = DecoderConfig(
@@ -198,8 +199,8 @@ def test_several_runs_in_chunks_are_the_plain_ones(monkeypatch: pytest.MonkeyPat
 
 def test_only_large_logits_are_cut() -> None:
     assert losses.chunks(16, 16, 32128) == 1
-    many = losses.chunks(16, 512, 256000)
-    assert 1 < many <= 512
-    assert 4 * 16 * -(-512 // many) * 256000 <= 2 * losses._CHUNK_BYTES
+    assert losses.chunks(16, 512, 32000) == 16  # 64 MB each.
+    assert losses.chunks(16, 512, 256000) == 16  # 512 tokens each.
+    assert losses.chunks(1, 700, 256000) == 1
     assert losses.chunks(16, 512, 256000, share=1 / 1024) == 1
     assert losses.chunks(4096, 3, 256000) == 3

@@ -83,7 +83,7 @@ CASES = {
     "choices": (IA3(), optimizers.Adafactor(learning_rate=0.03)),
     "full, in chunks": (Full(), ADAFACTOR),
 }
-WHOLE = losses._LEAST_BYTES, losses._CHUNK_BYTES
+WHOLE = losses._LEAST_BYTES, losses._CHUNK_BYTES, losses._CHUNK_TOKENS
 CHOICES = losses.ChoiceLosses(num_choices=3)
 MESHES = {"1x1": Mesh(1, 1), "2x4": Mesh(2, 4), "8x1": Mesh(8, 1), "4x2 fsdp": Mesh(4, 2, fsdp=True)}
 
@@ -99,7 +99,7 @@ for case, (method, optimizer) in CASES.items():
             continue
         # Two target positions at a time, of three; on one device all at once.
         cut = case == "full, in chunks" and name != "1x1"
-        losses._LEAST_BYTES, losses._CHUNK_BYTES = (0, 4 * 8 * CONFIG.vocab_size * 2 // 8) if cut else WHOLE
+        losses._LEAST_BYTES, losses._CHUNK_BYTES, losses._CHUNK_TOKENS = (0, 4 * 8 * CONFIG.vocab_size * 2 // 8, 1) if cut else WHOLE
         settings = tiny_experiment(method=method, optimizer=optimizer, mesh=mesh, batch_size=8, gradient_clip_norm=1.0, z_loss=1e-4)
         if case == "choices":
             settings = dataclasses.replace(settings, choice_losses=CHOICES)
