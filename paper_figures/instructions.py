@@ -74,10 +74,16 @@ def number(text: str) -> float:
 
 
 def drawn(figures: Iterable[drawing.Figure]) -> list[drawing.Figure]:
-    """The figures, without panels that hold nothing; those without runs of ours are left out."""
+    """The figures, without panels that hold nothing and without lines of one point; those without runs of ours are left out."""
     found = []
     for figure in figures:
-        panels = [panel for panel in figure.panels if panel.marks]
+        panels = [panel for panel in figure.panels if panel.marks and (panel.kind != "lines" or _is_line(panel))]
         if any(mark.source == drawing.OURS for panel in panels for mark in panel.marks):
             found.append(drawing.Figure(figure.name, figure.caption, panels))
     return found
+
+
+def _is_line(panel: drawing.Panel) -> bool:
+    """Whether a series has two points; that of the base as it is stands at every x that there might be."""
+    series = [mark.series for mark in panel.marks if mark.series != "frozen"]
+    return any(series.count(name) > 1 for name in series)

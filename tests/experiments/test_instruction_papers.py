@@ -252,3 +252,12 @@ def test_a_prompt_starts_from_the_base_tuned_on_instructions(tmp_path: pathlib.P
     assert {row["task"] for row in rows if row["test"] == "few_shot"} == set(instructions.TESTED)
     held = json.loads((tmp_path / "runs" / prompt.name / "experiment.json").read_text())
     assert held["experiment"]["base_checkpoint"] == str(tmp_path / "runs" / start.name / "base")
+
+
+def test_a_line_of_one_point_is_not_drawn() -> None:
+    def figure(*xs: float) -> drawing.Figure:
+        marks = [drawing.Mark("instruction tuning", x, 0.5) for x in xs] + [drawing.Mark("frozen", x, 0.4) for x in (1.0, 3.0, 6.0)]
+        return drawing.Figure("clusters", "", [drawing.Panel("", "", "", marks)])
+
+    assert shared.drawn([figure(6.0)]) == [] and shared.drawn([figure()]) == []
+    assert shared.drawn([figure(1.0, 6.0)]) == [figure(1.0, 6.0)]
