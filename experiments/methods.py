@@ -6,9 +6,9 @@ from typing import Any
 from experiments import mini
 from experiments.points import Point
 
-BASE = "t5_2m"
-# One of three answers is right, and one of four. Those of experiments/question, which has most of these runs too.
-TASKS = ("arithmetic_next", "inference_odd")
+BASE = "t5_mini"
+# Three of the suite whose clusters no instruction tuning of the papers in miniature trains on.
+TASKS = ("arithmetic_change", "fact_town_choice", "paraphrase_choice")
 FEW, SOME, ALL = 16, 256, 2000
 EXAMPLES = (FEW, SOME, ALL)
 

@@ -22,8 +22,8 @@ NAMES = {
 # Factors of the papers' points beside base, method, task and seed; a run that lacks one has the method's own setting.
 _FACTORS = ("examples", "rank", "matrices", "losses", "width", "length", "network", "as_it_is")
 PARAMETERS, EXAMPLES = "trained parameters", "training examples"
-# One of three answers is right in the one task, one of four in the other.
-GUESSING = (1 / 3 + 1 / 4) / 2
+# One of three answers is right in two of the tasks, one of two in the third.
+GUESSING = (1 / 3 + 1 / 3 + 1 / 2) / 3
 _SIZES = {"K": 1e3, "M": 1e6, "B": 1e9}
 
 
@@ -80,7 +80,7 @@ def cost(paper: str, title: str, compared: Sequence[str], *, test: str = "test",
 
 def panel(title: str, x_label: str, marks: Sequence[drawing.Mark], *, kind: drawing.Kind = "lines", log: bool = False) -> drawing.Panel:
     """A panel of our accuracies."""
-    return drawing.Panel(title, x_label, "mean accuracy of two tasks", marks, kind=kind, log=log, chance=GUESSING)
+    return drawing.Panel(title, x_label, "mean accuracy of three tasks", marks, kind=kind, log=log, chance=GUESSING)
 
 
 def line(paper: str, method: str, name: str, by: str, xs: Iterable[int], *, standard: int, test: str = "test") -> list[drawing.Mark]:

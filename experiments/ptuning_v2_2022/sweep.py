@@ -4,7 +4,7 @@ import pathlib
 
 from experiments import methods, mini, points
 
-BASES = mini.BASES[:3]
+BASES = mini.BASES[:4]
 LENGTHS = (1, 20, 80)
 
 

@@ -16,9 +16,9 @@ AMOUNTS = (16, 256, methods.ALL)
 # By file of configs/methods. Prefixes without the network, which is gone after training.
 METHODS = ("prompt", "p_tuning_v2", "ia3", "lora", "full")
 # Those that the methods are compared on, of clusters that instruction tuning leaves out.
-TASKS = ("arithmetic_next", "inference_odd")
+TASKS = methods.TASKS
 EXEMPLARS = 4
-FIRST = ("t5_500k", "t5_2m")
+FIRST = (methods.BASE,)
 _ASKED: dict[str, Any] = {"task_list": TASKS, "clusters": (), "held_out": (), "num_tasks": None}
 
 

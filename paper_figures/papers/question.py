@@ -86,7 +86,7 @@ def _accuracy() -> drawing.Figure:
         marks = [drawing.mark(way, float(examples), held) for way in WAYS for examples in AMOUNTS if (held := scores(way, base, examples))]
         panels.append(drawing.Panel(f"base of {_NAMES[base]} parameters", "training examples", "accuracy", marks, log=True))
     caption = (
-        "Mean accuracy over two tasks by number of the task's examples, for each base. Frozen, few-shot and instruction tuning are "
+        "Mean accuracy over three tasks by number of the task's examples, for each base. Frozen, few-shot and instruction tuning are "
         "level, for they train on no example of a task (few-shot shows four of 16). Bars are 95% intervals over seeds."
     )
     return drawing.Figure("accuracy", caption, panels)
