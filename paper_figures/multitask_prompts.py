@@ -65,7 +65,7 @@ def figure(ways: Sequence[str], scores: Scores, methods: Sequence[str]) -> drawi
         if row["method"].startswith(tuple(methods))
     ]
     caption = (
-        "Targets of 64 examples each, and the prompts of six source tasks: mean accuracy with 95% intervals over seeds (left), by how "
+        "Targets of 64 examples each, and the prompts of some source tasks: mean accuracy with 95% intervals over seeds (left), by how "
         "many parameters a target trains for itself (middle). Right: averages of GLUE and SuperGLUE with T5 base on all examples, as "
         "reprinted."
     )

@@ -34,7 +34,7 @@ def _penalty() -> drawing.Figure | None:
         if held := _wayward("other", gamma):
             marks.append(drawing.mark("begun at a text", f"{gamma:g}", paired.strata(held)))
             near.append(drawing.mark("begun at a text", f"{gamma:g}", paired.strata(_wayward("other", gamma, metric="token_f1"))))
-    if not marks:
+    if len(marks) < 2:  # By gamma there is something to see from two of them on.
         return None
     if free := _free():
         marks += [drawing.mark("free prompt", mark.x, paired.strata(free)) for mark in marks]
@@ -61,8 +61,8 @@ def _texts() -> drawing.Figure | None:
         marks.append(drawing.mark("free prompt", "no text", paired.strata(free)))
     caption = f"Score and projection (token F1) by the text that a prompt is held to, with gamma {sweep.GAMMA:g}."
     panels = [
-        drawing.Panel("score", "the text", "accuracy", marks, kind="bars"),
-        drawing.Panel("projection", "the text", "token F1 with the text", near, kind="bars"),
+        drawing.Panel("score", "the text", "accuracy", marks, kind="scatter"),
+        drawing.Panel("projection", "the text", "token F1 with the text", near, kind="scatter"),
     ]
     return drawing.Figure("texts", caption, panels)
 
@@ -76,7 +76,7 @@ def _sizes() -> drawing.Figure | None:
             near.append(drawing.mark("wayward prompt", mini.PARAMETERS[base], paired.strata(f1)))
         if held := _free(base):
             score.append(drawing.mark("prompt tuning", mini.PARAMETERS[base], paired.strata(held)))
-    if not near:
+    if len(near) < 2:
         return None
     caption = "Score and projection by size of the base; what the paper prints of it could not be read."
     panels = [

@@ -46,7 +46,7 @@ def _sizes() -> drawing.Figure | None:
             for base in sweep.BASES
             if (held := _scores(method, base, test=test, metric=metric))
         ]
-        if marks:
+        if len({mark.x for mark in marks}) > 1:
             panels.append(drawing.Panel(title, "parameters of the base", label, marks, log=True))
     if not panels:
         return None

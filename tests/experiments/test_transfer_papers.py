@@ -345,7 +345,7 @@ def made(paper, score):
         if paper == "vu2022b":
             tasks = conclusions.Conclusions().task_names
         else:
-            tasks = {"mixture_of_6": spot.SOURCES, "mixture_of_3": spot.TARGETS}.get(on, (on,))
+            tasks = {f"mixture_of_{len(spot.SOURCES)}": spot.SOURCES, "mixture_of_3": spot.TARGETS}.get(on, (on,))
         for test in (*point.tests, *point.measures):
             named = {
                 "similarity": (spot.SOURCES, ("mean_rows", "pairs_of_rows")),
