@@ -18,11 +18,11 @@ ADAPTED, ADAPTED_STEPS = "t5_500k", (0, 500, 1500, 6000, 18_000)
 ENSEMBLED, ENSEMBLED_TASKS = "t5_mini", ("arithmetic_change",)
 _FACTORS = ("exemplars", "length", "begins", "pretraining", "members")
 _TUNED = {"prompt": "prompt tuning", "full": "model tuning"}
-_MULTITASK, _FEW_SHOT = "multi-task model tuning", "few-shot"
+_MULTITASK, _FEW_SHOT = "multi-task", "few-shot"
 _T5 = {"small": 76_961_152, "base": 247_577_856, "large": 783_150_080, "xl": 2_849_757_184, "xxl": 11_135_332_352}
 _PRINTED = {
     "prompt tuning": "prompt tuning", "model tuning": "model tuning", "multi-task model tuning": _MULTITASK,
-    "prompt design (GPT-3)": "few-shot GPT-3 of like size",
+    "prompt design (GPT-3)": "few-shot GPT-3",
 }  # fmt: skip
 
 
@@ -67,6 +67,11 @@ def _printed(row: results.Row, series: str, x: float | str) -> drawing.Mark:
     return drawing.Mark(series, x, float(row["value"]), source=drawing.source(row["verified"]))
 
 
+def _several(marks: Sequence[drawing.Mark]) -> bool:
+    """Whether there is an axis to scale."""
+    return len({each.x for each in marks}) > 1
+
+
 def figures() -> list[drawing.Figure]:
     """All figures; a panel of ours stands once its runs are there."""
     made = (_sizes(), _ablations(), _transfer(), _ensembling(), _parameters())
@@ -87,7 +92,7 @@ def _sizes() -> drawing.Figure:
         if row["method"] in _PRINTED
     ]
     panels = [
-        drawing.Panel("ours: three tasks of the world", "parameters of the base", "accuracy", _marks(cells), log=True),
+        drawing.Panel("ours: three tasks of the world", "parameters of the base", "accuracy", (ours := _marks(cells)), log=_several(ours)),
         drawing.Panel("printed: SuperGLUE, dev", "parameters of T5 1.1", "score", printed, log=True),
     ]
     caption = (
@@ -134,7 +139,7 @@ def _transfer() -> drawing.Figure:
         _printed(row, row["method"], f"{row['task']} {row['metric']}") for row in results.published("lester2021_table2_paraphrase_transfer")
     ]
     panels = [
-        drawing.Panel("ours: in and out of domain", "parameters of the base", "accuracy", _marks(cells), log=True),
+        drawing.Panel("ours: in and out of domain", "parameters of the base", "accuracy", (ours := _marks(cells)), log=_several(ours)),
         drawing.Panel("printed: SQuAD, then other domains", "tested on", "difference of F1", printed, kind="bars"),
         drawing.Panel("printed: paraphrase", "trained on -> tested on", "score [%]", paraphrases, kind="bars"),
     ]

@@ -44,7 +44,7 @@ def test_what_figures_read_is_what_is_run():
     for name in ("TASKS", "ALL", "LENGTHS", "ADAPTED", "ADAPTED_STEPS", "ABLATED", "ABLATED_TASKS", "ENSEMBLED", "ENSEMBLED_TASKS"):
         assert getattr(figures, name) == getattr(paper, name), name
     factors = {name for point in paper.every() for name in point.factors}
-    assert factors == {"base", "method", "trained_on", "seed", *figures._FACTORS}
+    assert factors == {"base", "method", "trained_on", "for", "seed", *figures._FACTORS}
 
 
 @pytest.mark.parametrize("task", paper.LABELS)
