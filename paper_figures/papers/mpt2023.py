@@ -8,6 +8,8 @@ TITLE = "Wang et al. 2023: multitask prompt tuning enables parameter-efficient t
 
 def figures() -> list[drawing.Figure]:
     """All figures that there are results for."""
+    if not multitask_prompts.of("mpt2023"):
+        return []
     found = multitask_prompts.figure(
         ("prompt", "attempt", "mpt_untaught", "mpt", "mpt_together", "full"), _scores(), ("SPoT", "ATTEMPT", "MPT", "Fine-tuning")
     )
