@@ -203,6 +203,8 @@ def _draw_panel(panel: Panel, ax: Any, places: dict[str, int]) -> None:
         ticks = sorted({float(each.x) for each in panel.marks})
         ax.set_xticks(ticks, [short(tick) for tick in ticks])
         ax.minorticks_off()
+        if len(ticks) == 1:  # Matplotlib's own limits leave a single x off the canvas.
+            ax.set_xlim(ticks[0] / 3, ticks[0] * 3)
     ax.grid(axis="y", alpha=0.3)
     runs = sorted({each.runs for each in panel.marks if each.runs})
     if runs:

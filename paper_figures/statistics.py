@@ -3,7 +3,8 @@
 Runs come in strata: the runs of one task, which differ in their seed. A mean is the mean over strata of the means of their runs. Its
 interval is the percentile interval of the bootstrap stratum by stratum; of n runs n - 1 are drawn, so that the variance is not too small by
 n - 1 in n (Rao & Wu 1988). Tasks and test rows are taken as given. Differences are of paired runs (same task, same seed); their p-value is
-that of the paired permutation test (two-sided), which exchanges the sides of a pair.
+that of the paired permutation test (two-sided), which exchanges the sides of a pair over all strata. The two may disagree: where each
+task's difference is sure and tasks differ in sign or size, the interval is narrow and the p-value is not small.
 """
 
 import dataclasses
