@@ -188,7 +188,9 @@ def _parameters() -> drawing.Figure:
                 shares.append(_share(length, size, trained, source=drawing.source(row["verified"])))
     panels = [
         drawing.Panel("ours: parameters of a task", "trained parameters", "accuracy", _marks(cells), kind="scatter", log=True),
-        drawing.Panel("share of the model that is trained", "parameters of the base", "log10 of trained / all", shares, log=True),
+        drawing.Panel(
+            "share of the model that is trained", "parameters of the base", "log10 of trained / all", shares, kind="scatter", log=True
+        ),
     ]
     caption = (
         "Trained parameters against score, and their share of the model by prompt length: ours to the left, T5's of table 4 to the right "
