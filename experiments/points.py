@@ -258,9 +258,9 @@ def score(point: Point, workdir: pathlib.Path, *, again: bool = False) -> list[d
     made = {"config": point.config, "commit": commit(), "machine": machine()}
     rows = []
     found: dict[str, Mapping[str, Mapping[str, float]]] = {}
-    for name, fields in point.tests.items():
-        source = dataclasses.replace(loaded.data, **fields)
-        found[name] = scoring.test_scores(loaded, folder, source, trained=point.trained, name=name)
+    if point.tests:
+        sources = {name: dataclasses.replace(loaded.data, **fields) for name, fields in point.tests.items()}
+        found |= scoring.test_scores(loaded, folder, sources, trained=point.trained)
     for name, measure in point.measures.items():
         found[name] = measure(point, loaded, folder)
     for test, by_task in found.items():

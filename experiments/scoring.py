@@ -3,25 +3,30 @@
 import dataclasses
 import pathlib
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
-def test_scores(experiment: Any, folder: pathlib.Path, source: Any, *, trained: bool, name: str) -> dict[str, dict[str, float]]:
-    """The metrics of each task of a source on its test split, of the run's best checkpoint or of the base; also written into the run's
-    folder."""
+def test_scores(
+    experiment: Any, folder: pathlib.Path, sources: Mapping[str, Any], *, trained: bool
+) -> dict[str, dict[str, dict[str, float]]]:
+    """By name of a source, the metrics of each of its tasks on the test split, of the run's best checkpoint or of the base; also written
+    into the run's folder. The model is read once."""
     from prompt_tuning import evaluate, evaluation
     from prompt_tuning.run_folder import RunFolder
 
     loaded = evaluate.load(experiment, workdir=str(folder) if trained else None, checkpoint="best" if trained else "base")
     settings = dataclasses.replace(experiment.evaluation, split="test", max_examples=None)
     vocabulary = experiment.vocabulary.load()
-    tasks = evaluation.task_examples(source, vocabulary, settings=settings, lengths=loaded.lengths)
-    report = evaluation.evaluate(loaded.parts, tasks, settings=settings, lengths=loaded.lengths, vocabulary=vocabulary)
     folder.mkdir(parents=True, exist_ok=True)
-    RunFolder(folder).write_json(f"test-{name}.json", {"score": report.score, "metrics": report.metrics})
-    RunFolder(folder).write_rows(f"test-{name}-predictions.jsonl", report.predictions)
-    return report.metrics
+    found = {}
+    for name, source in sources.items():
+        tasks = evaluation.task_examples(source, vocabulary, settings=settings, lengths=loaded.lengths)
+        report = evaluation.evaluate(loaded.parts, tasks, settings=settings, lengths=loaded.lengths, vocabulary=vocabulary)
+        RunFolder(folder).write_json(f"test-{name}.json", {"score": report.score, "metrics": report.metrics})
+        RunFolder(folder).write_rows(f"test-{name}-predictions.jsonl", report.predictions)
+        found[name] = report.metrics
+    return found
 
 
 def spread(values: Sequence[float]) -> str:

@@ -9,7 +9,7 @@ import dataclasses
 import io
 import math
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from paper_figures import statistics
@@ -96,6 +96,16 @@ def mark(series: str, x: float | str, strata: statistics.Strata) -> Mark:
 def source(verified: str) -> str:
     """How a printed value is drawn, by the column `verified` of the published tables."""
     return PRINTED if verified.strip() == "yes" else SECONDARY
+
+
+def printed(row: Mapping[str, str], series: str, x: float | str) -> Mark:
+    """A value that a paper prints, of a row of the published tables."""
+    return Mark(series, x, float(row["value"]), source=source(row["verified"]))
+
+
+def having_ours(figures: Iterable[Figure]) -> list[Figure]:
+    """The figures that show a run of ours."""
+    return [figure for figure in figures if any(one.source == OURS for panel in figure.panels for one in panel.marks)]
 
 
 def rows(figure: Figure) -> list[dict[str, str]]:

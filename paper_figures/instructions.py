@@ -47,7 +47,7 @@ def of_differences(first: tuple[Strata, Strata], second: tuple[Strata, Strata]) 
     sides = []
     for one, other in (first, second):
         seeds = max(len(one[0]), len(other[0]))
-        sides.append([[a - b for a, b in zip(one[0] * (seeds // len(one[0])), other[0] * (seeds // len(other[0])), strict=True)]])
+        sides.append(statistics.less([one[0] * (seeds // len(one[0]))], [other[0] * (seeds // len(other[0]))]))
     return difference(*sides)
 
 
@@ -56,14 +56,18 @@ def marks(series: str, found: Iterable[tuple[float | str, Strata]]) -> list[draw
     return [drawing.mark(series, x, strata) for x, strata in found if strata]
 
 
+def by_size(paper: str) -> list[drawing.Mark]:
+    """Held-out accuracy by parameters of the base, tuned on instructions and as it is."""
+    bases = [(mini.PARAMETERS[base], base) for base in mini.BASES]
+    return [
+        *marks("instruction tuning", ((size, tuned(paper, base=base)) for size, base in bases)),
+        *marks("frozen", ((size, untuned(paper, base=base)) for size, base in bases)),
+    ]
+
+
 def printed(rows: Sequence[Row], series: str | Callable[[Row], str], x: Callable[[Row], float | str]) -> list[drawing.Mark]:
     """Published values as marks."""
-    return [
-        drawing.Mark(
-            series if isinstance(series, str) else series(row), x(row), float(row["value"]), source=drawing.source(row["verified"])
-        )
-        for row in rows
-    ]
+    return [drawing.printed(row, series if isinstance(series, str) else series(row), x(row)) for row in rows]
 
 
 def number(text: str) -> float:
@@ -78,9 +82,8 @@ def drawn(figures: Iterable[drawing.Figure]) -> list[drawing.Figure]:
     found = []
     for figure in figures:
         panels = [panel for panel in figure.panels if panel.marks and (panel.kind != "lines" or _is_line(panel))]
-        if any(mark.source == drawing.OURS for panel in panels for mark in panel.marks):
-            found.append(drawing.Figure(figure.name, figure.caption, panels))
-    return found
+        found.append(drawing.Figure(figure.name, figure.caption, panels))
+    return drawing.having_ours(found)
 
 
 def _is_line(panel: drawing.Panel) -> bool:

@@ -60,7 +60,7 @@ def figure(ways: Sequence[str], scores: Scores, methods: Sequence[str]) -> drawi
         return None
     cost = [drawing.mark(_WAYS[way][0], scores[way][1], paired.strata(scores[way][0])) for way in ways if way in scores]
     theirs = [
-        drawing.Mark(row["task"], _short(row["method"]), float(row["value"]), source=drawing.source(row["verified"]))
+        drawing.printed(row, row["task"], _short(row["method"]))
         for row in results.published(_TABLE)
         if row["method"].startswith(tuple(methods))
     ]

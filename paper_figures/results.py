@@ -1,10 +1,11 @@
 """Rows of results: ours, of `experiments/PAPER/results.csv`, and what papers print, of `paper_figures/published/`."""
 
 import collections
-import csv
 import functools
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
+
+from experiments import points
 
 ROOT = pathlib.Path(__file__).parents[1]
 PUBLISHED = pathlib.Path(__file__).parent / "published"
@@ -13,22 +14,21 @@ Row = Mapping[str, str]
 
 
 @functools.cache
+def read(path: pathlib.Path) -> tuple[Row, ...]:
+    """The rows of a CSV, read once; none where there is no file."""
+    return tuple(points.read(path))
+
+
+@functools.cache
 def ours(paper: str) -> tuple[Row, ...]:
     """The rows of a paper's runs; none where nothing has been run."""
-    return _read(ROOT / "experiments" / paper / "results.csv")
+    return read(ROOT / "experiments" / paper / "results.csv")
 
 
 @functools.cache
 def published(name: str) -> tuple[Row, ...]:
     """The rows of a table that a paper prints."""
-    return _read(PUBLISHED / f"{name}.csv")
-
-
-def _read(path: pathlib.Path) -> tuple[Row, ...]:
-    if not path.exists():
-        return ()
-    with open(path, newline="", encoding="utf-8") as file:
-        return tuple(csv.DictReader(file))
+    return read(PUBLISHED / f"{name}.csv")
 
 
 def where(rows: Iterable[Row], **wanted: str | Sequence[str]) -> list[Row]:

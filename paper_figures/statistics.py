@@ -53,9 +53,14 @@ def mean(strata: Strata, *, seed: int = 0) -> Estimate:
     return Estimate(value, float(low), float(high), runs)
 
 
+def less(first: Strata, second: Strata) -> list[list[float]]:
+    """The first less the second, run by run. Raises ValueError where they do not come in pairs."""
+    return [[a - b for a, b in zip(one, other, strict=True)] for one, other in zip(first, second, strict=True)]
+
+
 def difference(first: Strata, second: Strata, *, seed: int = 0) -> Estimate:
     """The first less the second, run by run. Raises ValueError where they do not come in pairs."""
-    paired = [[a - b for a, b in zip(one, other, strict=True)] for one, other in zip(first, second, strict=True)]
+    paired = less(first, second)
     found = mean(paired, seed=seed)
     return dataclasses.replace(found, p=_exchanged(paired, seed))
 

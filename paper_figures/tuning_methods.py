@@ -93,7 +93,7 @@ def printed(rows: Iterable[results.Row], *, series: str | None = None, x: str) -
     found = []
     for row in rows:
         place: float | str = parameters(row["note"]) if x == "note" else row[x]
-        found.append(drawing.Mark(row[series or "method"], place, float(row["value"]), source=drawing.source(row["verified"])))
+        found.append(drawing.printed(row, row[series or "method"], place))
     return found
 
 
@@ -108,8 +108,3 @@ def parameters(note: str) -> float:
 def drawn(name: str, caption: str, panels: Iterable[drawing.Panel | None]) -> drawing.Figure:
     """A figure of the panels that hold something."""
     return drawing.Figure(name, caption, [panel for panel in panels if panel is not None and panel.marks])
-
-
-def having_ours(figures: Iterable[drawing.Figure]) -> list[drawing.Figure]:
-    """The figures that show a run of ours."""
-    return [each for each in figures if any(mark.source == drawing.OURS for panel in each.panels for mark in panel.marks)]

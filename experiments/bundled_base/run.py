@@ -67,10 +67,9 @@ def _one(flags: argparse.Namespace, task: Any, seed: int) -> dict[str, Any]:
     experiment = dataclasses.replace(experiment, input_length=_input_length(task, experiment))
     folder = flags.workdir / f"{task.name}_seed{seed}"
     results = training.train(experiment, str(folder), label=f"{task.name}, seed {seed}")
-    scores = {}
-    for domain in ("in", "out"):
-        source = dataclasses.replace(experiment.data, domain=domain)
-        scores[domain] = scoring.test_scores(experiment, folder, source, trained=True, name=domain)[task.name]["accuracy"]
+    sources = {domain: dataclasses.replace(experiment.data, domain=domain) for domain in ("in", "out")}
+    metrics = scoring.test_scores(experiment, folder, sources, trained=True)
+    scores = {domain: metrics[domain][task.name]["accuracy"] for domain in sources}
     majority, bag = baselines(task, experiment.data)
     return {
         "task": task.name,

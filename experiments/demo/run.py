@@ -85,11 +85,10 @@ def _one(workdir: pathlib.Path, condition: str, seed: int, *, steps: int | None,
     results: dict[str, Any] = {"steps": 0, "trained_parameters": 0, "seconds": 0.0, "stored_bytes": 0}
     if trained:
         results = training.train(experiment, str(folder), label=f"{condition}, seed {seed}")
-    scores = {}
-    for domain in ("in", "out"):
-        source = dataclasses.replace(experiment.data, task_list=TARGETS, held_out=(), clusters=(), domain=domain)
-        metrics = scoring.test_scores(experiment, folder, source, trained=trained, name=domain)
-        scores[domain] = statistics.mean(metrics[task]["accuracy"] for task in TARGETS)
+    asked = dataclasses.replace(experiment.data, task_list=TARGETS, held_out=(), clusters=())
+    sources = {domain: dataclasses.replace(asked, domain=domain) for domain in ("in", "out")}
+    metrics = scoring.test_scores(experiment, folder, sources, trained=trained)
+    scores = {domain: statistics.mean(metrics[domain][task]["accuracy"] for task in TARGETS) for domain in sources}
     return {
         "condition": condition,
         "seed": seed,

@@ -103,8 +103,8 @@ def _one(flags: argparse.Namespace, data: str, bindings: Sequence[str], conditio
     results: dict[str, Any] = {"steps": 0, "trained_parameters": 0, "seconds": 0.0}
     if condition != "frozen":
         results = training.train(experiment, str(folder), label=f"{data}, {condition}, seed {seed}")
-    metrics = scoring.test_scores(experiment, folder, experiment.data, trained=condition != "frozen", name="test")
-    (scores,) = metrics.values()
+    metrics = scoring.test_scores(experiment, folder, {"test": experiment.data}, trained=condition != "frozen")
+    (scores,) = metrics["test"].values()
     majority, bag = _baselines(experiment)
     return {
         "data": data,

@@ -42,9 +42,7 @@ def _tasks() -> drawing.Figure:
 
 
 def _sizes() -> drawing.Figure:
-    bases = [(mini.PARAMETERS[base], base) for base in mini.BASES]
-    ours = marks("instruction tuning", ((size, instructions.tuned(_PAPER, base=base)) for size, base in bases))
-    ours += marks("frozen", ((size, instructions.untuned(_PAPER, base=base)) for size, base in bases))
+    ours = instructions.by_size(_PAPER)
     panels = [drawing.Panel("the world, held-out tasks", "parameters of the base", "accuracy", ours, log=True)]
     rows = results.published("chung2022_table5_flan_vs_base_by_size")
     for family, names in (("T5", ("T5-", "Flan-T5-")), ("PaLM", ("PaLM", "Flan-PaLM"))):

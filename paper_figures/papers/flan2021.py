@@ -43,8 +43,7 @@ def _clusters() -> drawing.Figure:
 
 def _sizes() -> drawing.Figure:
     bases = [(mini.PARAMETERS[base], base) for base in mini.BASES]
-    ours = marks("instruction tuning", ((size, instructions.tuned(_PAPER, base=base)) for size, base in bases))
-    ours += marks("frozen", ((size, instructions.untuned(_PAPER, base=base)) for size, base in bases))
+    ours = instructions.by_size(_PAPER)
     gains = [(size, difference(instructions.tuned(_PAPER, base=base), instructions.untuned(_PAPER, base=base))) for size, base in bases]
     gained = [drawing.Mark("gain", size, gain.value, gain.low, gain.high, gain.runs) for size, gain in gains if gain]
     _, largest = instructions.bases(_PAPER)
@@ -210,5 +209,4 @@ def _low_resource() -> statistics.Estimate | None:
     few, every = ([_prompted(examples, start) for start in ("instructions", "")] for examples in ("32", ""))
     if not all((*few, *every)):
         return None
-    leads = [[[a - b for a, b in zip(*pair, strict=True)] for pair in zip(*sides, strict=True)] for sides in (few, every)]
-    return statistics.difference(*leads)
+    return statistics.difference(statistics.less(*few), statistics.less(*every))

@@ -14,7 +14,7 @@ _PAPER = "houlsby2019"
 
 def figures() -> list[drawing.Figure]:
     """All figures that there are results for."""
-    return ours.having_ours([_widths()])
+    return drawing.having_ours([_widths()])
 
 
 def _of_width(width: int, test: str = "test") -> list[list[float]]:
@@ -38,7 +38,7 @@ def _widths() -> drawing.Figure:
     for row in results.published("houlsby2019_table1_glue"):
         share = re.search(r"trained per task ([\d.]+)%", row["note"])
         name = "model tuning" if "full" in row["method"] else "adapters"
-        printed.append(drawing.Mark(name, float(share[1]) if share else 100.0, float(row["value"]), source=drawing.source(row["verified"])))
+        printed.append(drawing.printed(row, name, float(share[1]) if share else 100.0))
     panels.append(drawing.Panel("BERT-large, GLUE", "trained parameters, % of the base", "score, %", printed, kind="scatter", log=True))
     caption = (
         f"Figure 4 and table 1: parameters trained against score: adapters of width {', '.join(map(str, sweep.WIDTHS))}, layer norms "

@@ -63,10 +63,6 @@ def _marks(cells: Iterable[tuple[str, float | str, Strata]]) -> list[drawing.Mar
     return [drawing.mark(series, x, strata) for series, x, strata in cells if strata]
 
 
-def _printed(row: results.Row, series: str, x: float | str) -> drawing.Mark:
-    return drawing.Mark(series, x, float(row["value"]), source=drawing.source(row["verified"]))
-
-
 def _several(marks: Sequence[drawing.Mark]) -> bool:
     """Whether there is an axis to scale."""
     return len({each.x for each in marks}) > 1
@@ -87,7 +83,7 @@ def _sizes() -> drawing.Figure:
         cells.append((_MULTITASK, x, [list(each) for each in _all_tasks(method="full", base=base)]))
         cells.append((_FEW_SHOT, x, _all_tasks(base=base, exemplars="4")))
     printed = [
-        _printed(row, _PRINTED[row["method"]], _T5[row["task"].rpartition(" ")[2]])
+        drawing.printed(row, _PRINTED[row["method"]], _T5[row["task"].rpartition(" ")[2]])
         for row in results.published("spot2022_table4_superglue_by_size")
         if row["method"] in _PRINTED
     ]
@@ -131,12 +127,13 @@ def _transfer() -> drawing.Figure:
         for base in mini.BASES
     ]
     printed = [
-        _printed(row, "prompt less model tuning", row["task"])
+        drawing.printed(row, "prompt less model tuning", row["task"])
         for row in results.published("lester2021_table1_mrqa_domain_transfer")
         if row["method"] == "delta prompt-model"
     ]
     paraphrases = [
-        _printed(row, row["method"], f"{row['task']} {row['metric']}") for row in results.published("lester2021_table2_paraphrase_transfer")
+        drawing.printed(row, row["method"], f"{row['task']} {row['metric']}")
+        for row in results.published("lester2021_table2_paraphrase_transfer")
     ]
     panels = [
         drawing.Panel("ours: in and out of domain", "parameters of the base", "accuracy", (ours := _marks(cells)), log=_several(ours)),
@@ -154,7 +151,7 @@ def _ensembling() -> drawing.Figure:
     names = {"mean": "average", "best": "best", "vote": "majority vote"}
     ours = [(name, ENSEMBLED_TASKS[0], _ensembles(metric)) for metric, name in names.items()]
     printed = [
-        _printed(row, name, row["task"])
+        drawing.printed(row, name, row["task"])
         for row in results.published("lester2021_table3_prompt_ensembling")
         for metric, name in names.items()
         if {"mean": "average", "best": "best", "vote": "5-prompt"}[metric] == row["method"].split()[0]
@@ -211,7 +208,7 @@ def _less(first: Strata, second: Strata) -> Strata:
     """The differences run by run; none where a side has no runs."""
     if not first or not second:
         return []
-    return [[a - b for a, b in zip(one, other, strict=True)] for one, other in zip(first, second, strict=True)]
+    return statistics.less(first, second)
 
 
 def _claim(text: str, theirs: str, first: Strata, second: Strata) -> Claim:

@@ -20,7 +20,7 @@ _OURS = {"full fine-tuning": "model tuning", "PrefixEmbed": "prompt tuning", "Pr
 
 def figures() -> list[drawing.Figure]:
     """All figures that there are results for."""
-    return ours.having_ours([_cost(), _low_data(), _ranks(), _matrices()])
+    return drawing.having_ours([_cost(), _low_data(), _ranks(), _matrices()])
 
 
 def _family(rows: Iterable[results.Row]) -> list[dict[str, str]]:
@@ -57,9 +57,7 @@ def _low_data() -> drawing.Figure:
     for row in theirs:
         (number, thousands) = re.search(r"n=(\d+)(k?)", row["task"]).groups()  # type: ignore[union-attr]
         row["examples"] = str(int(number) * (1000 if thousands else 1))
-    printed = [
-        drawing.Mark(row["family"], float(row["examples"]), float(row["value"]), source=drawing.source(row["verified"])) for row in theirs
-    ]
+    printed = [drawing.printed(row, row["family"], float(row["examples"])) for row in theirs]
     caption = (
         "Table 16: score by number of training examples. Ours have the same examples for every seed; seeds are of order and first values."
     )
@@ -76,7 +74,7 @@ def _ranks() -> drawing.Figure:
     for row in results.published("lora2021_table5_6_18_rank"):
         if found := re.fullmatch(r"LoRA (\S+) rank (\d+)", row["method"]):
             matrices = {"Wq,Wv": "queries and values", "Wq": "queries", "Wq,Wk,Wv,Wo": "all four"}[found[1]]
-            theirs.append(drawing.Mark(matrices, float(found[2]), float(row["value"]), source=drawing.source(row["verified"])))
+            theirs.append(drawing.printed(row, matrices, float(found[2])))
     panels = [
         ours.panel("the world", "rank", marks, log=True),
         drawing.Panel("GPT-3 175B, MNLI", "rank", "accuracy, %", theirs, log=True),
@@ -89,7 +87,7 @@ def _matrices() -> drawing.Figure:
     theirs = []
     for row in results.where(results.published("lora2021_table5_6_18_rank"), table_or_figure="Table 5"):
         label = row["method"].removeprefix("LoRA ").removesuffix(" (18M)")
-        theirs.append(drawing.Mark("LoRA", label, float(row["value"]), source=drawing.source(row["verified"])))
+        theirs.append(drawing.printed(row, "LoRA", label))
     panels = [
         ours.panel("the world", "matrices", marks, kind="scatter"),
         drawing.Panel("GPT-3 175B, MNLI", "matrices", "accuracy, %", theirs, kind="scatter"),

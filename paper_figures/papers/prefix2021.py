@@ -14,7 +14,7 @@ _TESTS = {"test": "in domain", "out": "out of domain"}
 
 def figures() -> list[drawing.Figure]:
     """All figures that there are results for."""
-    return ours.having_ours([_methods(), _lengths(), _low_data()])
+    return drawing.having_ours([_methods(), _lengths(), _low_data()])
 
 
 def _printed(name: str, **wanted: str) -> list[drawing.Mark]:

@@ -13,7 +13,7 @@ _AMOUNTS: dict[str, dict[str, int]] = {"2,000 examples": {}, f"{methods.FEW} exa
 
 def figures() -> list[drawing.Figure]:
     """All figures that there are results for."""
-    return ours.having_ours([_networks()])
+    return drawing.having_ours([_networks()])
 
 
 def _networks() -> drawing.Figure:

@@ -13,7 +13,7 @@ _COMPARED = ("p_tuning_v2", "prompt", "full")
 
 def figures() -> list[drawing.Figure]:
     """All figures that there are results for."""
-    return ours.having_ours([_sizes(), _lengths()])
+    return drawing.having_ours([_sizes(), _lengths()])
 
 
 def _sizes() -> drawing.Figure:

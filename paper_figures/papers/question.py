@@ -1,9 +1,7 @@
 """Prompt tuning against instruction tuning: which of nine ways to a task wins, and at what cost."""
 
-import csv
 import functools
 import math
-import pathlib
 
 from experiments import methods, mini
 from experiments.question import sweep
@@ -30,7 +28,7 @@ WAYS: dict[str, dict[str, str | tuple[str, ...]]] = {
 WITHOUT_EXAMPLES = ("frozen", "few-shot", "instruction tuning")
 _COUNTED = {"prompt tuning": "prompt", "prompt on instruction tuning": "prompt on instruction tuning", "prefix tuning": "p_tuning_v2",
             "IA3": "ia3", "LoRA": "lora", "model tuning": "full"}  # fmt: skip
-_COSTS = pathlib.Path(results.ROOT) / "experiments" / PAPER / "costs.csv"
+_COSTS = results.ROOT / "experiments" / PAPER / "costs.csv"
 _NAMES = {base: drawing.short(count) for base, count in mini.PARAMETERS.items()}
 
 
@@ -64,10 +62,6 @@ def forgotten(way: str, base: str) -> list[list[float]]:
     if not as_it_is or len(found) != tasks or any(len(stratum) != len(mini.SEEDS) for stratum in found):
         return []
     return [[value - float(as_it_is[0]["value"]) for value in stratum] for stratum in found]
-
-
-def _less(first: statistics.Strata, second: statistics.Strata) -> list[list[float]]:
-    return [[a - b for a, b in zip(*pair, strict=True)] for pair in zip(first, second, strict=True)]
 
 
 def bases() -> list[str]:
@@ -108,7 +102,7 @@ def _costs() -> drawing.Figure:
 
 def _domains() -> drawing.Figure:
     marks = [
-        drawing.mark(way, _NAMES[base], _less(out, held))
+        drawing.mark(way, _NAMES[base], statistics.less(out, held))
         for way in WAYS
         for base in bases()
         if (held := scores(way, base)) and (out := scores(way, base, test="out"))
@@ -134,17 +128,9 @@ def _prose() -> drawing.Figure:
     return drawing.Figure("forgetting", caption, panels)
 
 
-@functools.cache
-def _costs_read() -> tuple[dict[str, str], ...]:
-    if not _COSTS.exists():
-        return ()
-    with open(_COSTS, newline="", encoding="utf-8") as file:
-        return tuple(csv.DictReader(file))
-
-
-def _cost(way: str, base: str) -> dict[str, str]:
+def _cost(way: str, base: str) -> results.Row:
     counted = _COUNTED.get(way, way)
-    return next((row for row in _costs_read() if row["base"] == base and row["way"] == counted), {})
+    return next((row for row in results.read(_COSTS) if row["base"] == base and row["way"] == counted), {})
 
 
 def tables() -> list[Table]:
@@ -193,7 +179,7 @@ def _stored(way: str, base: str) -> int:
 def _told(way: str, base: str) -> dict[str, str]:
     cost = _cost(way, base)
     steps = int(cost.get("train_steps") or 0)
-    out = _less(scores(way, base, test="out"), scores(way, base)) if scores(way, base) and scores(way, base, test="out") else []
+    out = statistics.less(scores(way, base, test="out"), scores(way, base)) if scores(way, base) and scores(way, base, test="out") else []
     lost = forgotten(way, base)
     return {
         "way": way,
@@ -243,13 +229,13 @@ def claims() -> list[Claim]:
     gains = {examples: (_all(on, examples), _all(alone, examples)) for examples in (few, many)}
     whole = all(len(on_it) == len(without) > 0 for on_it, without in gains.values())
     both = [base for base in bases() if all(scores(way, base, many, test) for way in (alone, full) for test in ("test", "out"))]
-    drops = [_less(_all(way, many, "out", both), _all(way, many, "test", both)) for way in (alone, full)]
+    drops = [statistics.less(_all(way, many, "out", both), _all(way, many, "test", both)) for way in (alone, full)]
     lost = [
         [stratum for base in bases() if forgotten(alone, base) and forgotten(full, base) for stratum in forgotten(way, base)]
         for way in (full, alone)
     ]
     sizes = [base for base in bases() if scores(full, base) and scores(alone, base)]
-    leads = [_less(scores(full, base), scores(alone, base)) for base in (sizes[0], sizes[-1])] if len(sizes) > 1 else []
+    leads = [statistics.less(scores(full, base), scores(alone, base)) for base in (sizes[0], sizes[-1])] if len(sizes) > 1 else []
     return [
         Claim(
             f"with {few} examples a prompt is worth more on an instruction-tuned base", "Wei et al. 2021, figure 10", _lead(on, alone, few)
@@ -258,7 +244,7 @@ def claims() -> list[Claim]:
         Claim(
             "and it gains more with few examples than with all",
             "Wei et al. 2021, section 4.5",
-            statistics.difference(_less(*gains[few]), _less(*gains[many])) if whole else None,
+            statistics.difference(statistics.less(*gains[few]), statistics.less(*gains[many])) if whole else None,
         ),
         Claim(
             "instruction tuning helps tasks of clusters that it has not seen",

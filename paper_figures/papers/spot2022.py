@@ -141,7 +141,7 @@ def _retrieval() -> drawing.Figure | None:
     if not marks:
         return None
     theirs = [
-        drawing.Mark(row["task"], row["method"].removeprefix("SPoT source "), float(row["value"]), source=drawing.source(row["verified"]))
+        drawing.printed(row, row["task"], row["method"].removeprefix("SPoT source "))
         for row in results.published(_TABLE1)
         if any(name in row["method"] for name in _SHOWN)
     ]

@@ -23,7 +23,7 @@ _LOSSES = ("neither", "unlikelihood", "length-normalised", "both")
 
 def figures() -> list[drawing.Figure]:
     """All figures that there are results for."""
-    return ours.having_ours([_cost(), _losses()])
+    return drawing.having_ours([_cost(), _losses()])
 
 
 def _named(rows: Iterable[results.Row]) -> list[dict[str, str]]:
